@@ -1,0 +1,59 @@
+"""DNS messages: RFC 1035 header and names, EDNS (RFC 6891), client subnet (RFC 7871)."""
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from netprobe._core.packet cimport Packet
+
+cdef enum:
+    DNS_HEADER = 12
+    # DnsMsg.want: what dns_parse should look for beyond header and first question
+    DNS_WANT_ECS = 1       # walk to the OPT record and its client subnet
+    DNS_WANT_RRSIG = 2     # is there an RRSIG among the answers
+    # dns_parse results: 0, or the first thing that could not be read
+    DNS_OK = 0
+    DNS_SHORT = 1          # under 12 bytes: no message at all
+    DNS_BAD_QUESTION = 2   # header fine, first question unreadable
+    DNS_BAD_RECORDS = 3    # header and question fine, a later record runs past the end or over 100 records
+
+cdef struct DnsMsg:
+    # one DNS message, complete in itself; pkt is the (UDP) packet, or a synthetic one for TCP
+    const Packet *pkt
+    int64_t ts
+    uint64_t flow_hash     # canonical 5-tuple, equal both ways
+    uint32_t size          # of the message, bytes
+    uint16_t id
+    uint16_t qtype
+    uint16_t qclass
+    uint16_t port          # metric port (spec 7.1): the one that is not the DNS port
+    uint16_t counts[4]     # question, answer, authority, additional
+    uint8_t status         # DNS_OK ...
+    uint8_t qr
+    uint8_t opcode
+    uint8_t rcode          # the header's four bits
+    uint8_t aa
+    uint8_t tc
+    uint8_t ad
+    uint8_t cd
+    uint8_t has_question   # first question decoded: name, qtype valid
+    uint8_t has_rrsig
+    uint8_t tcp
+    uint8_t ecs_family     # 0 none, 1, 2 (other families: 0)
+    uint8_t ecs_addr[16]
+    uint8_t is_mixed       # name differs from raw: some letter was upper case
+    uint8_t name_len
+    # level 2 and 3 of 7.6 as offsets into name; 255: none (valid after dns_aggregate)
+    uint8_t agg2
+    uint8_t agg3
+    uint8_t suffix_len     # s of 7.6 used for the above, 0..255
+    uint8_t agg_done
+    uint64_t h_name        # freq_hash of name, of level 2, of level 3 (0: not computed)
+    uint64_t h_agg2
+    uint64_t h_agg3
+    uint32_t coupon        # hll_coupon of name, 0: not computed
+    uint8_t name[256]      # lower-cased text, labels joined by '.', no trailing dot, not terminated
+    uint8_t raw[256]       # as on the wire; valid only when is_mixed
+
+cdef int dns_parse(const uint8_t *data, uint32_t n, int want, DnsMsg *m) noexcept nogil
+cdef void dns_aggregate(DnsMsg *m, uint32_t suffix_len) noexcept nogil
+cdef uint16_t dns_metric_port(uint16_t sport, uint16_t dport) noexcept nogil   # 0: not DNS
+cdef inline bint is_dns_port(uint16_t port) noexcept nogil:
+    return port == 53 or port == 5353 or port == 5355 or port == 53000

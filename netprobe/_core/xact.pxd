@@ -1,0 +1,30 @@
+"""Open transactions: a bounded hash table from a 64-bit key to when and how a query was sent."""
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+cdef struct Xact:
+    uint64_t key             # 0 = empty
+    int64_t start            # ns
+    uint32_t size            # query bytes
+    uint8_t map              # caller's: which of its maps (dns 2.0: in, out, unknown)
+    uint8_t filtered         # caller's: the query had been filtered
+    uint8_t checking_disabled
+    uint8_t has_ecs
+    uint8_t ecs_family
+    uint8_t ecs_addr[16]
+
+cdef struct XactTable:
+    Xact *cells
+    uint32_t lg_cur
+    uint32_t lg_max          # default 18
+    uint32_t active
+    uint64_t evicted         # thrown out for room before their time was up
+    uint64_t expired[3]      # per map: thrown out for room after it; counted as timed out at the next purge
+    int64_t ttl_ns
+
+cdef void xact_init(XactTable *t, int lg_max, int64_t ttl_ns) noexcept nogil
+cdef void xact_free(XactTable *t) noexcept nogil
+cdef Xact *xact_start(XactTable *t, uint64_t key, int map, int64_t now) noexcept nogil   # inserts or overwrites, zeroed; NULL without memory
+cdef Xact *xact_find(XactTable *t, uint64_t key, int map) noexcept nogil                 # NULL when absent
+cdef void xact_remove(XactTable *t, Xact *x) noexcept nogil                              # invalidates pointers
+# drop entries that are ttl old; adds how many to purged[map] (3 elements), plus and minus `expired`
+cdef void xact_purge(XactTable *t, int64_t now, uint64_t *purged) noexcept nogil

@@ -1,0 +1,60 @@
+"""Native modules: every netprobe/_core/**/*.pyx is one extension. The rest is in pyproject.toml."""
+
+import fnmatch
+import os
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+ROOT = Path(__file__).parent
+
+# NETPROBE_MODULES=netprobe._core.sketch.* builds some only (development)
+ONLY = os.environ.get("NETPROBE_MODULES", "*").split(",")
+# NETPROBE_SANITIZE=1 builds for the fuzz harness (tests/fuzz)
+SANITIZE = bool(os.environ.get("NETPROBE_SANITIZE"))
+
+CFLAGS = ["-O3", "-fno-plt", "-Wno-unused-function", "-Wno-unreachable-code", "-Wno-maybe-uninitialized"]
+LDFLAGS = ["-lpthread"]
+if SANITIZE:
+    CFLAGS = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-Wno-unused-function"]
+    LDFLAGS += ["-fsanitize=address,undefined"]
+
+DIRECTIVES = {
+    "language_level": "3",
+    "boundscheck": False,
+    "wraparound": False,
+    "cdivision": True,
+    "initializedcheck": False,
+    "embedsignature": True,
+}
+
+
+def extensions():
+    for pyx in sorted((ROOT / "netprobe" / "_core").rglob("*.pyx")):
+        path = pyx.relative_to(ROOT)
+        name = ".".join(path.with_suffix("").parts)
+        if any(fnmatch.fnmatch(name, pattern) for pattern in ONLY):
+            yield Extension(name, [str(path)], extra_compile_args=CFLAGS, extra_link_args=LDFLAGS)
+
+
+packages = [
+    "netprobe",
+    "netprobe.cli",
+    *sorted(
+        ".".join(init.parent.relative_to(ROOT).parts)
+        for init in (ROOT / "netprobe").rglob("__init__.py")
+        if init.parent != ROOT / "netprobe"
+    ),
+]
+
+setup(
+    packages=packages,
+    ext_modules=cythonize(
+        list(extensions()),
+        build_dir=os.environ.get("NETPROBE_BUILD_DIR", "build/cython"),
+        compiler_directives=DIRECTIVES,
+        nthreads=int(os.environ.get("NETPROBE_JOBS", "2")),
+        quiet=True,
+    ),
+)
