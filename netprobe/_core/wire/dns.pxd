@@ -5,14 +5,25 @@ from netprobe._core.packet cimport Packet
 
 cdef enum:
     DNS_HEADER = 12
-    # DnsMsg.want: what dns_parse should look for beyond header and first question
-    DNS_WANT_ECS = 1       # walk to the OPT record and its client subnet
-    DNS_WANT_RRSIG = 2     # is there an RRSIG among the answers
+    DNS_MAX_RECORDS = 100  # announced in total; a message with more is not decoded beyond its header
+    DNS_MAX_JUMPS = 20     # compression pointers followed in one name
+    # dns_parse `want`: what to look for beyond header and first question
+    DNS_WANT_ECS = 1       # queries: walk to the OPT record and its client subnet
+    DNS_WANT_RRSIG = 2     # responses: is there an RRSIG among the answers
     # dns_parse results: 0, or the first thing that could not be read
     DNS_OK = 0
     DNS_SHORT = 1          # under 12 bytes: no message at all
     DNS_BAD_QUESTION = 2   # header fine, first question unreadable
-    DNS_BAD_RECORDS = 3    # header and question fine, a later record runs past the end or over 100 records
+    DNS_BAD_RECORDS = 3    # header and question fine, a later record (looked at only when wanted) is unreadable
+    DNS_TOO_MANY = 4       # header fine, over DNS_MAX_RECORDS announced: question not decoded either
+    # DnsMsg.tcp: how the message travelled (all but the first two come from dnstap)
+    DNS_UDP = 0
+    DNS_TCP = 1
+    DNS_DOT = 2
+    DNS_DOH = 3
+    DNS_DNSCRYPT_UDP = 4
+    DNS_DNSCRYPT_TCP = 5
+    DNS_DOQ = 6
 
 cdef struct DnsMsg:
     # one DNS message, complete in itself; pkt is the (UDP) packet, or a synthetic one for TCP
@@ -35,10 +46,10 @@ cdef struct DnsMsg:
     uint8_t cd
     uint8_t has_question   # first question decoded: name, qtype valid
     uint8_t has_rrsig
-    uint8_t tcp
+    uint8_t tcp            # DNS_UDP, DNS_TCP ...
     uint8_t ecs_family     # 0 none, 1, 2 (other families: 0)
     uint8_t ecs_addr[16]
-    uint8_t is_mixed       # name differs from raw: some letter was upper case
+    uint8_t is_mixed       # some letter was upper case: raw is valid and differs from name
     uint8_t name_len
     # level 2 and 3 of 7.6 as offsets into name; 255: none (valid after dns_aggregate)
     uint8_t agg2
@@ -50,8 +61,9 @@ cdef struct DnsMsg:
     uint64_t h_agg3
     uint32_t coupon        # hll_coupon of name, 0: not computed
     uint8_t name[256]      # lower-cased text, labels joined by '.', no trailing dot, not terminated
-    uint8_t raw[256]       # as on the wire; valid only when is_mixed
+    uint8_t raw[256]       # the same with letters as they came; valid only when is_mixed
 
+# fills everything but pkt, ts, flow_hash, port and tcp, which are the caller's
 cdef int dns_parse(const uint8_t *data, uint32_t n, int want, DnsMsg *m) noexcept nogil
 cdef void dns_aggregate(DnsMsg *m, uint32_t suffix_len) noexcept nogil
 cdef uint16_t dns_metric_port(uint16_t sport, uint16_t dport) noexcept nogil   # 0: not DNS

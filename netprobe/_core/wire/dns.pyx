@@ -1,0 +1,386 @@
+"""DNS message parser: one pass, no allocation, nothing read past the length given."""
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+cdef extern from *:
+    """
+    #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    #define NETPROBE_LE 1
+    #else
+    #define NETPROBE_LE 0
+    #endif
+    """
+    int NETPROBE_LE
+
+cdef enum:
+    # header (RFC 1035 4.1.1)
+    OFF_ID = 0
+    OFF_FLAGS = 2
+    OFF_COUNTS = 4
+    # after a question's name: type, class
+    QUESTION_TAIL = 4
+    # after a record's name: type, class, ttl, rdlength
+    RR_TYPE = 0
+    RR_RDLENGTH = 8
+    RR_TAIL = 10
+    TYPE_OPT = 41
+    TYPE_RRSIG = 46
+    # OPT data (RFC 6891 6.1.2): code, length; client subnet (RFC 7871 6): family, source, scope, address
+    OPTION_HEAD = 4
+    OPTION_ECS = 8
+    ECS_FAMILY = 0
+    ECS_SOURCE = 2
+    ECS_ADDRESS = 4
+    LABEL_MAX = 63
+    NAME_TEXT_MAX = 255
+    AGG_NONE = 255
+
+
+cdef inline uint16_t be16(const uint8_t *p) noexcept nogil:
+    return <uint16_t>((p[0] << 8) | p[1])
+
+
+cdef inline uint64_t upper_bits(uint64_t x) noexcept nogil:
+    # 0x80 in each byte of x that is an ASCII capital; no byte influences its neighbour
+    cdef uint64_t low = x & <uint64_t>0x7f7f7f7f7f7f7f7f
+    return (low + <uint64_t>0x3f3f3f3f3f3f3f3f) & ~(low + <uint64_t>0x2525252525252525) \
+        & ~x & <uint64_t>0x8080808080808080
+
+
+cdef uint32_t name_slow(const uint8_t *data, uint32_t n, uint32_t pos, DnsMsg *m) noexcept nogil:
+    """A name with compression pointers. Returns the offset behind it, 0 when it cannot be read."""
+    cdef uint32_t length = 0, after = 0, jumps = 0, i
+    cdef uint8_t c, mixed = 0
+    while True:
+        if pos >= n:
+            return 0
+        c = data[pos]
+        if c == 0:
+            if after == 0:
+                after = pos + 1
+            break
+        if c >= 0xc0:
+            if pos + 2 > n:
+                return 0
+            jumps += 1
+            if jumps > DNS_MAX_JUMPS:
+                return 0
+            if after == 0:
+                after = pos + 2
+            pos = ((c & 0x3f) << 8) | data[pos + 1]
+            continue
+        if c > LABEL_MAX or pos + 1 + c > n or length + c + (1 if length else 0) > NAME_TEXT_MAX:
+            return 0
+        if length:
+            m.name[length] = c'.'
+            m.raw[length] = c'.'
+            length += 1
+        for i in range(c):
+            m.raw[length] = data[pos + 1 + i]
+            m.name[length] = m.raw[length]
+            if c'A' <= m.raw[length] <= c'Z':
+                m.name[length] = m.raw[length] | 0x20
+                mixed = 1
+            length += 1
+        pos += 1 + c
+    m.name_len = <uint8_t>length
+    m.is_mixed = mixed
+    return after
+
+
+cdef inline uint32_t name_fast(const uint8_t *data, uint32_t n, uint32_t pos, DnsMsg *m) noexcept nogil:
+    """A name of plain labels, which is nearly every one; falls back to name_slow."""
+    cdef uint8_t dots[NAME_TEXT_MAX + 1]
+    cdef uint32_t p = pos, text = pos + 1, n_dots = 0, length, i, rest
+    cdef uint64_t x, up, any_upper = 0
+    cdef uint8_t c
+    while True:
+        if p >= n:
+            return 0
+        c = data[p]
+        if c == 0:
+            break
+        if c > LABEL_MAX:
+            return name_slow(data, n, pos, m)
+        dots[n_dots] = <uint8_t>(p - text)      # of the dot before this label; the first is not used
+        n_dots += 1
+        p += 1 + c
+        if p - text > NAME_TEXT_MAX:
+            return 0
+    if p == pos:
+        m.name_len = 0
+        m.is_mixed = 0
+        return p + 1
+    # the text is the wire form without its first byte, with the other length bytes made dots; none of
+    # those is a letter, so the lower-casing may run over them
+    length = p - text
+    data += text
+    i = 0
+    while i + 8 <= length:
+        memcpy(&x, data + i, 8)
+        up = upper_bits(x)
+        any_upper |= up
+        x |= up >> 2
+        memcpy(&m.name[i], &x, 8)
+        i += 8
+    rest = length - i
+    if rest:
+        if NETPROBE_LE and text + i + 8 <= n:
+            memcpy(&x, data + i, 8)
+            x &= ~<uint64_t>0 >> (64 - 8 * rest)
+        else:
+            x = 0
+            memcpy(&x, data + i, rest)
+        up = upper_bits(x)
+        any_upper |= up
+        x |= up >> 2
+        memcpy(&m.name[i], &x, 8)
+    for i in range(1, n_dots):
+        m.name[dots[i]] = c'.'
+    m.name_len = <uint8_t>length
+    m.is_mixed = any_upper != 0
+    if any_upper:
+        memcpy(m.raw, data, length)
+        for i in range(1, n_dots):
+            m.raw[dots[i]] = c'.'
+    return p + 1
+
+
+cdef inline uint32_t skip_name(const uint8_t *data, uint32_t n, uint32_t pos) noexcept nogil:
+    cdef uint8_t c
+    while pos < n:
+        c = data[pos]
+        if c == 0:
+            return pos + 1
+        if c >= 0xc0:
+            return pos + 2 if pos + 2 <= n else 0
+        if c > LABEL_MAX:
+            return 0
+        pos += 1 + c
+    return 0
+
+
+cdef void read_ecs(const uint8_t *opt, uint32_t n, DnsMsg *m) noexcept nogil:
+    """Client subnet among the options of one OPT record: what is present of it, cut to its prefix length."""
+    cdef uint32_t pos = 0, length, family, width, bits, present
+    cdef const uint8_t *ecs
+    while pos + OPTION_HEAD <= n:
+        length = be16(opt + pos + 2)
+        if pos + OPTION_HEAD + length > n:
+            return
+        if be16(opt + pos) == OPTION_ECS and length > ECS_ADDRESS:
+            ecs = opt + pos + OPTION_HEAD
+            family = be16(ecs + ECS_FAMILY)
+            width = 4 if family == 1 else (16 if family == 2 else 0)
+            present = length - ECS_ADDRESS
+            if present > width:
+                present = width
+            bits = ecs[ECS_SOURCE]
+            if bits > 8 * present:
+                bits = 8 * present
+            if bits:
+                present = (bits + 7) >> 3
+                memset(m.ecs_addr, 0, 16)
+                memcpy(m.ecs_addr, ecs + ECS_ADDRESS, present)
+                if bits & 7:
+                    m.ecs_addr[present - 1] &= <uint8_t>(0xff << (8 - (bits & 7)))
+                m.ecs_family = <uint8_t>family
+                return
+        pos += OPTION_HEAD + length
+
+
+cdef int walk_records(const uint8_t *data, uint32_t n, uint32_t pos, DnsMsg *m) noexcept nogil:
+    """From behind the first question to what was wanted: RRSIG in a response, client subnet in a query."""
+    cdef uint32_t section, left, length
+    cdef uint16_t rtype
+    for left in range(1, m.counts[0]):
+        pos = skip_name(data, n, pos)
+        if pos == 0 or pos + QUESTION_TAIL > n:
+            return DNS_BAD_RECORDS
+        pos += QUESTION_TAIL
+    for section in range(1, 2 if m.qr else 4):
+        for left in range(m.counts[section]):
+            pos = skip_name(data, n, pos)
+            if pos == 0 or pos + RR_TAIL > n:
+                return DNS_BAD_RECORDS
+            rtype = be16(data + pos + RR_TYPE)
+            length = be16(data + pos + RR_RDLENGTH)
+            pos += RR_TAIL
+            if length > n - pos:
+                return DNS_BAD_RECORDS
+            if m.qr:
+                if rtype == TYPE_RRSIG:
+                    m.has_rrsig = 1
+                    return DNS_OK
+            elif section == 3 and rtype == TYPE_OPT:
+                read_ecs(data + pos, length, m)
+                if m.ecs_family:
+                    return DNS_OK
+            pos += length
+    return DNS_OK
+
+
+cdef int dns_parse(const uint8_t *data, uint32_t n, int want, DnsMsg *m) noexcept nogil:
+    cdef uint8_t f2, f3
+    cdef uint32_t i, total, pos
+    m.size = n
+    m.qtype = 0
+    m.qclass = 0
+    m.has_question = 0
+    m.has_rrsig = 0
+    m.ecs_family = 0
+    m.is_mixed = 0
+    m.name_len = 0
+    m.agg2 = AGG_NONE
+    m.agg3 = AGG_NONE
+    m.suffix_len = 0
+    m.agg_done = 0
+    m.h_name = 0
+    m.h_agg2 = 0
+    m.h_agg3 = 0
+    m.coupon = 0
+    if n < DNS_HEADER:
+        m.id = 0
+        for i in range(4):
+            m.counts[i] = 0
+        m.qr = m.opcode = m.rcode = m.aa = m.tc = m.ad = m.cd = 0
+        m.status = DNS_SHORT
+        return DNS_SHORT
+    m.id = be16(data + OFF_ID)
+    f2 = data[OFF_FLAGS]
+    f3 = data[OFF_FLAGS + 1]
+    m.qr = f2 >> 7
+    m.opcode = (f2 >> 3) & 15
+    m.aa = (f2 >> 2) & 1
+    m.tc = (f2 >> 1) & 1
+    m.ad = (f3 >> 5) & 1
+    m.cd = (f3 >> 4) & 1
+    m.rcode = f3 & 15
+    total = 0
+    for i in range(4):
+        m.counts[i] = be16(data + OFF_COUNTS + 2 * i)
+        total += m.counts[i]
+    m.status = DNS_OK
+    if total > DNS_MAX_RECORDS:
+        m.status = DNS_TOO_MANY
+        return DNS_TOO_MANY
+    pos = DNS_HEADER
+    if m.counts[0]:
+        pos = name_fast(data, n, pos, m)
+        if pos == 0 or pos + QUESTION_TAIL > n:
+            m.name_len = 0
+            m.is_mixed = 0
+            m.status = DNS_BAD_QUESTION
+            return DNS_BAD_QUESTION
+        m.qtype = be16(data + pos)
+        m.qclass = be16(data + pos + 2)
+        m.has_question = 1
+        pos += QUESTION_TAIL
+    if (want & DNS_WANT_RRSIG and m.qr and m.counts[1]) or (want & DNS_WANT_ECS and not m.qr and m.counts[3]):
+        m.status = <uint8_t>walk_records(data, n, pos, m)
+    return m.status
+
+
+cdef inline int dot_before(const uint8_t *name, int i) noexcept nogil:
+    # rightmost dot left of i, or -1
+    i -= 1
+    while i >= 0 and name[i] != c'.':
+        i -= 1
+    return i
+
+
+cdef void dns_aggregate(DnsMsg *m, uint32_t suffix_len) noexcept nogil:
+    cdef const uint8_t *d = m.name
+    cdef int n = m.name_len, limit, first, second
+    m.suffix_len = <uint8_t>(suffix_len if suffix_len < 255 else 255)
+    m.agg_done = 1
+    m.h_agg2 = 0
+    m.h_agg3 = 0
+    m.agg2 = 0
+    m.agg3 = AGG_NONE
+    if n < 5:
+        return
+    limit = n - 1
+    if suffix_len > 0 and <uint32_t>n > suffix_len:
+        limit = n - <int>suffix_len
+    elif d[n - 1] == c'.':
+        limit = n - 2
+    first = dot_before(d, limit + 1)
+    if first <= 0:
+        m.agg3 = 0
+        return
+    second = dot_before(d, first)
+    if second < 0:
+        return
+    m.agg2 = <uint8_t>second
+    first = dot_before(d, second)
+    m.agg3 = <uint8_t>(first if first > 0 else 0)
+
+
+cdef uint16_t dns_metric_port(uint16_t sport, uint16_t dport) noexcept nogil:
+    if is_dns_port(dport):
+        return sport
+    if is_dns_port(sport):
+        return dport
+    return 0
+
+
+def parse(data: bytes, want: int = DNS_WANT_ECS | DNS_WANT_RRSIG):
+    """Decode one message; None when it is shorter than a header. For tests and for looking at a message."""
+    cdef DnsMsg m
+    cdef int status = dns_parse(data, <uint32_t>len(data), want, &m)
+    if status == DNS_SHORT:
+        return None
+    name = m.name[:m.name_len] if m.has_question else None
+    raw = name
+    if m.has_question and m.is_mixed:
+        raw = m.raw[:m.name_len]
+    return {
+        "status": status,
+        "id": m.id,
+        "qr": bool(m.qr),
+        "opcode": m.opcode,
+        "rcode": m.rcode,
+        "aa": bool(m.aa),
+        "tc": bool(m.tc),
+        "ad": bool(m.ad),
+        "cd": bool(m.cd),
+        "counts": (m.counts[0], m.counts[1], m.counts[2], m.counts[3]),
+        "size": m.size,
+        "name": name,
+        "raw": raw,
+        "qtype": m.qtype if m.has_question else None,
+        "qclass": m.qclass if m.has_question else None,
+        "ecs": (m.ecs_family, m.ecs_addr[:16 if m.ecs_family == 2 else 4]) if m.ecs_family else None,
+        "rrsig": bool(m.has_rrsig),
+    }
+
+
+def aggregate(name: bytes, suffix_len: int = 0):
+    """Level 2 and level 3 (or None) of a lower-cased name, given the length of its public suffix."""
+    cdef DnsMsg m
+    cdef uint32_t n = <uint32_t>len(name)
+    if n > NAME_TEXT_MAX:
+        raise ValueError(f"name of {n} bytes, at most {NAME_TEXT_MAX}")
+    memcpy(m.name, <const uint8_t *>name, n)
+    m.name_len = <uint8_t>n
+    dns_aggregate(&m, suffix_len)
+    return name[m.agg2:], None if m.agg3 == AGG_NONE else name[m.agg3:]
+
+
+def metric_port(sport: int, dport: int) -> int:
+    """The port a message is counted under: the one that is not the DNS port; 0 when neither is one."""
+    return dns_metric_port(sport, dport)
+
+
+def _time_parse(data: bytes, rounds: int, want: int = 0) -> int:
+    """Parse one message `rounds` times (benchmarks)."""
+    cdef DnsMsg m
+    cdef const uint8_t *p = data
+    cdef uint32_t n = <uint32_t>len(data)
+    cdef int i, r = rounds, w = want
+    cdef uint64_t seen = 0
+    with nogil:
+        for i in range(r):
+            seen += dns_parse(p, n, w, &m) + m.name_len
+    return seen
