@@ -54,7 +54,7 @@ setup(
         list(extensions()),
         build_dir=os.environ.get("NETPROBE_BUILD_DIR", "build/cython"),
         compiler_directives=DIRECTIVES,
-        nthreads=int(os.environ.get("NETPROBE_JOBS", "2")),
+        nthreads=int(os.environ.get("NETPROBE_JOBS", "0")),
         quiet=True,
     ),
 )

@@ -1,0 +1,82 @@
+"""Capture file framing: bytes from a descriptor in, batches of RawPacket out."""
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from netprobe._core.packet cimport RawPacket
+
+cdef enum:
+    BATCH_PACKETS = 512          # at most, per batch
+    BLOCK_BYTES = 786432         # recycled buffer; holds the longest record twice
+    READ_BYTES = 262144          # asked of read(2) at once
+    MAX_CAPLEN = 262144          # libpcap's MAXIMUM_SNAPLEN: a longer record is damage
+
+cdef enum:
+    # why reading ended
+    END_NOT_YET = 0
+    END_CLEAN = 1
+    END_CUT = 2                  # in the middle of a record
+    END_DAMAGED = 3              # a length or block that cannot be
+    END_IO = 4                   # read(2) failed, errno in `error`
+
+cdef struct Block:
+    uint8_t *buf
+    uint32_t refs                # atomic
+    Block *next
+
+cdef struct Interface:
+    uint16_t linktype
+    uint32_t snaplen
+    uint64_t packets
+    int64_t offset               # seconds added to each stamp
+    uint64_t units               # stamp units per second; 0: a power of two, in `shift`
+    uint8_t shift
+
+cdef struct Batch:
+    Block *block                 # referenced until batch_release
+    uint64_t number
+    uint32_t n
+    RawPacket raw[BATCH_PACKETS]
+
+cdef class CaptureReader:
+    cdef readonly str name
+    cdef int fd
+    cdef object keep             # the source, so that its descriptor stays open
+    cdef bytes prefix
+    cdef const char *prefix_data
+    cdef uint32_t prefix_len
+    cdef uint32_t prefix_used
+    cdef uint32_t skip_first     # bytes to pass over before the next batch
+    cdef Block *free_blocks
+    cdef int lock
+    cdef Block *block
+    cdef uint32_t pos
+    cdef uint32_t end
+    cdef uint64_t consumed       # bytes framed so far
+    cdef int eof
+    cdef int format              # 0 unknown, 1 pcap, 2 pcapng
+    cdef int swapped
+    cdef int modified            # Kuznetzov record headers
+    cdef int length_order        # version < 2.3: caplen and len swapped
+    cdef uint64_t frac           # ns per sub-second unit of pcap
+    cdef Interface *ifaces
+    cdef uint32_t n_ifaces
+    cdef uint32_t cap_ifaces
+    cdef uint32_t section_base   # first interface of the present section
+    cdef int64_t last_ts
+    cdef uint64_t batches
+    cdef readonly int ended      # END_*
+    cdef readonly int error      # errno
+    cdef uint64_t packets
+    cdef uint64_t orphans        # packets of interfaces that were never described
+    cdef int next_batch(self, Batch *b) noexcept nogil
+    cdef void release(self, Batch *b) noexcept nogil
+    cdef int _need(self, uint32_t n) noexcept nogil
+    cdef int _skip(self, uint64_t n) noexcept nogil
+    cdef int _new_block(self) noexcept nogil
+    cdef void _drop(self, Block *b) noexcept nogil
+    cdef int _fill(self) noexcept nogil
+    cdef int _start(self) noexcept nogil
+    cdef int _pcap(self, Batch *b) noexcept nogil
+    cdef int _pcapng(self, Batch *b) noexcept nogil
+    cdef int _section(self) noexcept nogil
+    cdef int _describe(self, uint32_t total) noexcept nogil
+    cdef int _add_iface(self, uint16_t linktype, uint32_t snaplen) noexcept nogil
