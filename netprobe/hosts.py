@@ -1,0 +1,58 @@
+"""Host specifications: the comma-separated CIDR list that decides what is inbound (agent spec 4.1.3)."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from netprobe.errors import ConfigError
+
+__all__ = ["Subnet", "parse_hosts"]
+
+
+class Subnet(NamedTuple):
+    """One entry: family 4 or 6, the address as written (4 or 16 bytes, host bits kept), prefix length in bits."""
+
+    family: int
+    address: bytes
+    prefixlen: int
+
+
+def parse_hosts(spec: str | Sequence[str] | None) -> list[Subnet]:
+    """Subnets of a host specification, in its order; a sequence is as good as its members joined by commas.
+
+    The prefix length is mandatory, blanks are not allowed, and a length of 0 matches every address of its family.
+    ConfigError texts are the ones that pktvisor's users know.
+    """
+    if spec is None:
+        return []
+    if not isinstance(spec, str):
+        spec = ",".join(spec)
+    return [_subnet(entry) for entry in spec.split(",")] if spec else []
+
+
+def _subnet(entry: str) -> Subnet:
+    address, slash, length = entry.partition("/")
+    if not slash or not (length.isascii() and length.isdigit()) or len(length) > 3:
+        raise ConfigError(f"invalid CIDR: {entry}")
+    family: int
+    if ":" in address:
+        family, bits = 6, 128
+    else:
+        family, bits = 4, 32
+    packed = _packed(family, address)
+    if int(length) > bits:
+        raise ConfigError(f"invalid CIDR: {entry}")
+    return Subnet(family, packed, int(length))
+
+
+def _packed(family: int, address: str) -> bytes:
+    try:
+        if family == 4:
+            return ipaddress.IPv4Address(address).packed
+        if "%" not in address:  # a zone says nothing about packets
+            return ipaddress.IPv6Address(address).packed
+    except ValueError:
+        pass
+    raise ConfigError(f"invalid IPv{family} address: {address}")
