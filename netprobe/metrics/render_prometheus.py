@@ -1,0 +1,115 @@
+"""Windows as Prometheus text, format 0.0.4 (metrics spec 1; agent spec 3.4.4).
+
+Names and types are upstream's: counters are gauges, because a window's numbers go down again when it rotates.
+HELP and TYPE come once per name, labels are escaped, and ``_sum`` is the sum.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from netprobe.metrics.keys import GeoNames
+from netprobe.metrics.window import RANK_LABELS, Cell, HandlerWindow, document_keys
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+# what each kind is in Prometheus' terms
+TYPES = {
+    "counter": "gauge",
+    "cardinality": "gauge",
+    "topn": "gauge",
+    "quantile": "summary",
+    "rate": "summary",
+    "histogram": "histogram",
+}
+
+Labels = dict[str, str]
+
+
+@dataclass(slots=True)
+class Family:
+    """All samples of one name, together as the format demands."""
+
+    help: str
+    type: str
+    lines: list[str] = field(default_factory=list)
+
+
+def render(
+    windows: Sequence[HandlerWindow], geo: GeoNames | None = None, static: Mapping[str, str] | None = None
+) -> str:
+    """The text of all windows; ``static`` labels (``instance``) open every label set.
+
+    Handlers that share a key in the JSON document get ``handler="<document key>"`` from the second on, unless
+    they carry a ``handler`` label: no two samples may have the same name and labels.
+    """
+    families: dict[str, Family] = {}
+    for key, window in zip(document_keys(windows), windows, strict=True):
+        labels = dict(window.labels)
+        if key != window.table.key:
+            labels.setdefault("handler", key)
+        for direction, _, cells in window.sections():
+            here = {**labels, "direction": direction} if direction else labels
+            for cell in cells:
+                lines = [
+                    f"{name}{label_text(own, static)} {value}"
+                    for name, own, value in _samples(cell, here, geo)
+                ]
+                if lines:
+                    metric = cell.metric
+                    family = families.setdefault(metric.prom, Family(metric.help, TYPES[metric.kind]))
+                    family.lines += lines
+    parts = []
+    for name, family in families.items():
+        parts.append(f"# HELP {name} {_help_text(family.help)}")
+        parts.append(f"# TYPE {name} {family.type}")
+        parts += family.lines
+    return "".join(f"{part}\n" for part in parts)
+
+
+def label_text(labels: Mapping[str, str], static: Mapping[str, str] | None = None) -> str:
+    """``{a="1",b="2"}``: static labels first, then the others, each in ascending order."""
+    pairs = sorted((static or {}).items())
+    pairs += sorted((name, value) for name, value in labels.items() if name not in (static or {}))
+    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in pairs) + "}"
+
+
+def number_text(value: float, is_float: bool) -> str:
+    """Integers in decimal, others with six significant digits as upstream prints them."""
+    return f"{value:.6g}" if is_float else str(int(value))
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _help_text(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n")
+
+
+def _samples(cell: Cell, labels: Labels, geo: GeoNames | None) -> Iterator[tuple[str, Labels, str]]:
+    """(name, labels, value as text) of one metric; nothing when it is empty."""
+    name = cell.metric.prom
+    match cell.metric.kind:
+        case "counter" | "cardinality":
+            yield name, labels, str(cell.count())
+        case "topn":
+            for row in cell.rows(geo):
+                own = {**labels, cell.metric.label: row.label.name}
+                if row.label.lat is not None and row.label.lon is not None:
+                    own.update(lat=row.label.lat, lon=row.label.lon)
+                yield name, own, str(row.estimate)
+        case "histogram":
+            buckets = cell.buckets()
+            for bound, count in buckets:
+                yield f"{name}_bucket", {**labels, "le": bound}, str(count)
+            if buckets:
+                yield f"{name}_count", labels, str(buckets[-1][1])
+        case "quantile" | "rate":
+            found = cell.quantiles()
+            if found is None:
+                return
+            is_float = cell.metric.is_float
+            for rank, value in zip(RANK_LABELS, found.values, strict=True):
+                yield name, {**labels, "quantile": rank}, number_text(value, is_float)
+            # six digits would make the sum of a busy link stand still between two scrapes
+            yield f"{name}_sum", labels, repr(float(found.sum)) if is_float else str(int(found.sum))
+            yield f"{name}_count", labels, str(found.count)
