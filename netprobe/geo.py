@@ -1,7 +1,7 @@
 """City and network names of addresses, from MaxMind databases (metrics spec 5.1).
 
-The native side finds where an address's record lies in the file; that offset is what the tables count. Text comes
-into being here, once per distinct record, when somebody looks.
+The native side finds where an address's record lies in the file; that offset is what the tables count. Text
+comes into being here, once per distinct record, when somebody looks.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class GeoAsn(_Database[str]):
 
 
 class GeoNames:
-    """Renders the geo keys of the tables: a record's offset (native uint32), then an address that leads to it."""
+    """Renders the geo keys of the tables: a record's offset (native uint32), then an address leading to it."""
 
     def __init__(self, city: GeoCity | None = None, asn: GeoAsn | None = None) -> None:
         self._city = city

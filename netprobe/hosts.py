@@ -12,7 +12,7 @@ __all__ = ["Subnet", "parse_hosts"]
 
 
 class Subnet(NamedTuple):
-    """One entry: family 4 or 6, the address as written (4 or 16 bytes, host bits kept), prefix length in bits."""
+    """One entry: family 4 or 6, the address as written (4 or 16 bytes, host bits kept), length in bits."""
 
     family: int
     address: bytes
@@ -22,8 +22,8 @@ class Subnet(NamedTuple):
 def parse_hosts(spec: str | Sequence[str] | None) -> list[Subnet]:
     """Subnets of a host specification, in its order; a sequence is as good as its members joined by commas.
 
-    The prefix length is mandatory, blanks are not allowed, and a length of 0 matches every address of its family.
-    ConfigError texts are the ones that pktvisor's users know.
+    The prefix length is mandatory, blanks are not allowed, and a length of 0 matches every address of its
+    family. ConfigError texts are the ones that pktvisor's users know.
     """
     if spec is None:
         return []

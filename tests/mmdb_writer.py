@@ -51,7 +51,7 @@ def _control(kind: int, size: int) -> bytes:
 def build(
     networks: dict[str, Any], *, record_size: int = 24, ip_version: int = 6, kind: str = "Test-City"
 ) -> bytes:
-    """The bytes of a database that knows `networks`; in an IPv6 tree ::ffff:0:0/96 leads to the IPv4 part too."""
+    """Bytes of a database that knows `networks`; in an IPv6 tree ::ffff:0:0/96 leads to the IPv4 part too."""
     root: list[Any] = [None, None]
     data = b""
     offsets: dict[bytes, int] = {}
@@ -117,7 +117,5 @@ def _insert(node: list[Any], bits: str, leaf: int) -> None:
 def _node(left: int, right: int, size: int) -> bytes:
     if size == 28:
         middle = (left >> 24) << 4 | right >> 24
-        return (
-            (left & 0xFFFFFF).to_bytes(3, "big") + bytes([middle]) + (right & 0xFFFFFF).to_bytes(3, "big")
-        )
+        return (left & 0xFFFFFF).to_bytes(3, "big") + bytes([middle]) + (right & 0xFFFFFF).to_bytes(3, "big")
     return left.to_bytes(size // 8, "big") + right.to_bytes(size // 8, "big")

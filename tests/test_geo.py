@@ -1,4 +1,4 @@
-"""Geo databases: the native tree walk against maxminddb, the rendered text against geoip2 and the spec's examples."""
+"""Geo databases: the tree walk against maxminddb, the text against geoip2 and the spec's examples."""
 
 from __future__ import annotations
 
@@ -17,9 +17,6 @@ from hypothesis import strategies as st
 from netprobe._core.mmdb import Mmdb
 from netprobe.errors import InputError
 from netprobe.geo import UNKNOWN, GeoAsn, GeoCity, GeoNames
-
-SHARED = Path("/work/shared/data/geo")
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs MaxMind's test databases")
 
 CITY = {
     "89.160.20.112/28": {
@@ -196,9 +193,8 @@ def test_damaged_record_says_nothing(tmp_path: Path) -> None:
     assert names(city, "10.0.0.1") == (UNKNOWN, None, None)
 
 
-@needs_shared
-def test_spec_examples() -> None:
-    city, asn = GeoCity(SHARED / "GeoIP2-City-Test.mmdb"), GeoAsn(SHARED / "GeoIP2-ISP-Test.mmdb")
+def test_spec_examples(geo_city: str, geo_asn: str) -> None:
+    city, asn = GeoCity(geo_city), GeoAsn(geo_asn)
     assert names(city, "2a02:dac0::") == ("EU/Russia", "60.000000", "100.000000")
     assert names(city, "89.160.20.112")[0] == "EU/Sweden/E/Linköping"
     assert names(city, "216.160.83.56")[0] == "NA/United States/WA/Milton"
@@ -208,10 +204,9 @@ def test_spec_examples() -> None:
     assert geo.asn(key(asn, "6.6.6.6")) == UNKNOWN
 
 
-@needs_shared
 @pytest.mark.parametrize("name", ["GeoIP2-City-Test", "GeoLite2-City-Test"])
-def test_every_network_equals_geoip2(name: str) -> None:
-    path = SHARED / f"{name}.mmdb"
+def test_every_network_equals_geoip2(shared: Path, name: str) -> None:
+    path = shared / "geo" / f"{name}.mmdb"
     city = GeoCity(path)
     count = 0
     with geoip2.database.Reader(str(path)) as oracle, maxminddb.open_database(str(path)) as reader:

@@ -1,8 +1,8 @@
 """Byte sources: a file, FIFO or standard input as a file descriptor that native code can read(2).
 
-Compressed captures are recognised by their first bytes, never by name, and are decompressed by a thread into a
-pipe. So the reader sees one kind of thing, memory stays flat whatever the file expands to, and decompression (which
-runs without the GIL) overlaps with parsing.
+Compressed captures are recognised by their first bytes, never by name, and are decompressed by a thread into
+a pipe. So the reader sees one kind of thing, memory stays flat whatever the file expands to, and
+decompression (which runs without the GIL) overlaps with parsing.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ SNIFF_BYTES = 8
 READ_BYTES = 128 * 1024
 WRITE_BYTES = 128 * 1024
 PIPE_BYTES = 1 << 20
-# what a compressed file may make us keep as its dictionary: the default limits of the zstd and xz programs' own
-# presets are 128 MiB and 64 MiB
+# what a compressed file may make us keep as its dictionary: zstd's own default limit, and enough for xz -9
 ZSTD_WINDOW = 1 << 27
 XZ_MEMORY = 160 << 20
 STOP_CHECK_MS = 200
@@ -34,7 +33,12 @@ STOP_CHECK_MS = 200
 CAPTURE_HINT = "expected a pcap or pcapng capture, plain or compressed with gzip, zstd or xz"
 
 # formats that are only recognised to say what to do about them
-UNSUPPORTED = {b"BZh": "bzip2", b"\x04\x22\x4d\x18": "lz4", b"PK\x03\x04": "zip", b"7z\xbc\xaf\x27\x1c": "7-Zip"}
+UNSUPPORTED = {
+    b"BZh": "bzip2",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"PK\x03\x04": "zip",
+    b"7z\xbc\xaf\x27\x1c": "7-Zip",
+}
 
 
 class Stop(Protocol):
@@ -113,7 +117,7 @@ class _Compressed(Source):
 
     def close(self) -> None:
         super().close()
-        # without a reader the thread's next write or poll fails, so this does not wait for the rest of the file
+        # without a reader the thread's next write or poll fails, so this is no wait for the whole file
         self._thread.join()
 
     def _chunks(self) -> Iterator[bytes]:
@@ -367,8 +371,8 @@ def _decoder_of(head: bytes) -> tuple[str, Decoder] | None:
 def open_source(path: str | bytes | os.PathLike[str], stop: Stop | None = None) -> Source:
     """Open a capture for reading; `-` is standard input.
 
-    InputError names the path and what is wrong with it: missing, unreadable, a directory, empty. `stop` ends the
-    wait for a FIFO's writer or first bytes with InterruptedError.
+    InputError names the path and what is wrong with it: missing, unreadable, a directory, empty. `stop` ends
+    the wait for a FIFO's writer or first bytes with InterruptedError.
     """
     name = os.fsdecode(path)
     if name == "-":

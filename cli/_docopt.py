@@ -1,0 +1,142 @@
+"""docopt for all our programs: the argument list gets one plain form first, errors are one clear line.
+
+docopt reads `-p=12` as the value `=12`, splits an unknown `-tls` into three flags, and describes what it
+cannot match by showing its own objects. So each word of the command line is checked here against the options
+that the usage text declares; docopt then only sees what it reads well, and decides which usage line is meant.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import PurePath
+from typing import Any
+
+import docopt
+
+__all__ = ["UsageError", "called_name", "integer", "parse"]
+
+
+class UsageError(Exception):
+    """The command line cannot be understood: one line that names the flag."""
+
+
+def called_name(default: str) -> str:
+    """The name that the program was called by; `default` when that says nothing (`python -m`, a test)."""
+    name = PurePath(sys.argv[0]).name
+    return default if name in ("", "-c", "pytest") or name.endswith(".py") else name
+
+
+def parse(usage: str, argv: list[str], version: str) -> dict[str, Any]:
+    """Arguments by the names of the usage text, defaults filled in.
+
+    --help and --version print to standard output and leave by SystemExit(0). The usage text must take its
+    positional arguments after `[--]`.
+    """
+    options = docopt.parse_options(usage)
+    words = _Words(
+        argv, {name: option for option in options for name in (option.short, option.longer) if name}
+    )
+    try:
+        return dict(docopt.docopt(usage, words.plain(), version=version))
+    except docopt.DocoptExit:
+        pass
+    if words.positional:
+        raise UsageError(f"unexpected argument {words.positional[-1]!r}")
+    raise UsageError("no FILE given")
+
+
+class _Words:
+    """One command line on its way into plain form: `--long=value`, `-s value`, then `--` and the rest."""
+
+    def __init__(self, argv: list[str], options: dict[str, Any]) -> None:
+        self._rest = list(reversed(argv))
+        self._options = options
+        self._out: list[str] = []
+        self._given: set[str] = set()
+        self.positional: list[str] = []
+
+    def plain(self) -> list[str]:
+        while self._rest:
+            word = self._rest.pop()
+            if word == "--":
+                self.positional += reversed(self._rest)
+                break
+            if word.startswith("--"):
+                self._long(word)
+            elif word.startswith("-") and word != "-":
+                self._short(word)
+            else:
+                self.positional.append(word)
+        return [*self._out, "--", *self.positional] if self.positional else self._out
+
+    def _long(self, word: str) -> None:
+        name, equals, value = word.partition("=")
+        if name not in self._options:
+            name = self._completed(name)
+        if self._options[name].argcount:
+            self._value(name, value if equals else self._next(name))
+        elif equals:
+            raise UsageError(f"{name} takes no value, got {value!r}")
+        else:
+            self._flag(name)
+
+    def _short(self, word: str) -> None:
+        """`-v`, `-vv`, `-b EXPR`, `-bEXPR`, `-b=EXPR`, `-vb EXPR`."""
+        letters = word[1:]
+        while letters:
+            name, letters = "-" + letters[0], letters[1:]
+            if name not in self._options:
+                raise UsageError(f"unknown flag {word}" + _hint(word, list(self._options)))
+            if self._options[name].argcount:
+                self._value(name, letters.removeprefix("=") if letters else self._next(name))
+                return
+            if letters.startswith("="):
+                raise UsageError(f"{name} takes no value, got {letters[1:]!r}")
+            self._flag(name)
+
+    def _completed(self, name: str) -> str:
+        """The one long flag that `name` is a beginning of."""
+        candidates = sorted(option for option in self._options if option.startswith(name))
+        if len(candidates) == 1:
+            return candidates[0]
+        if candidates:
+            raise UsageError(f"{name} could be {' or '.join(candidates)}")
+        raise UsageError(f"unknown flag {name}" + _hint(name, list(self._options)))
+
+    def _next(self, name: str) -> str:
+        if not self._rest or self._rest[-1] == "--":
+            raise UsageError(f"{name} needs a value")
+        return self._rest.pop()
+
+    def _value(self, name: str, value: str) -> None:
+        if name in self._given:
+            raise UsageError(f"{name} is given twice")
+        self._given.add(name)
+        # the joined form keeps values that look like flags or are empty from being read as something else
+        self._out += [f"{name}={value}"] if name.startswith("--") else [name, value]
+
+    def _flag(self, name: str) -> None:
+        if name not in self._given:
+            self._given.add(name)
+            self._out.append(name)
+
+
+def _hint(name: str, known: list[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, [option for option in known if len(option) > 2], 1)
+    return f", did you mean {near[0]}?" if near else ""
+
+
+def integer(flag: str, text: str, low: int, high: int | None = None, *, clamp: bool = False) -> int:
+    """A whole number given for a flag; outside of low..high it is refused, or moved to the nearest end."""
+    wanted = f"{low} to {high}" if high is not None else f"{low} or more"
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > 18:
+        raise UsageError(f"{flag} {text!r}: not a whole number, expected {wanted}")
+    value = int(text)
+    if low <= value and (high is None or value <= high):
+        return value
+    if not clamp:
+        raise UsageError(f"{flag} {text}: out of range, expected {wanted}")
+    return low if value < low else high if high is not None else value
