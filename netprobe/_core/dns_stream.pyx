@@ -1,9 +1,8 @@
 """Framing of DNS over TCP. Whole messages are handed on where they lie; only broken ones are copied."""
 from libc.stdint cimport uint8_t, uint32_t
-from libc.stdlib cimport free
 from libc.string cimport memset
 
-from netprobe._core.stream cimport Stream, StreamSide, side_append
+from netprobe._core.stream cimport Stream, StreamSide, side_append, side_consume
 
 cdef enum:
     LENGTH_BYTES = 2
@@ -11,10 +10,7 @@ cdef enum:
 
 cdef int give_up(StreamSide *st, int why) noexcept nogil:
     # the buffer goes at once: the connection may live on for long
-    free(st.buf)
-    st.buf = NULL
-    st.len = 0
-    st.cap = 0
+    side_consume(st, st.len)
     st.state = why
     return why
 
@@ -46,7 +42,7 @@ cdef int dns_stream_segment(Stream *s, int side, const uint8_t *data, uint32_t n
             return give_up(st, DNS_SIDE_NOT_DNS)
         if st.len == LENGTH_BYTES + length:
             fn(ctx, s, side, st.buf + LENGTH_BYTES, length)
-            st.len = 0
+            side_consume(st, st.len)
     while n >= LENGTH_BYTES:
         length = (<uint32_t>data[0] << 8) | data[1]
         if length < DNS_STREAM_SMALLEST:
@@ -84,6 +80,6 @@ def _split(segments):
         if why:
             given_up.append((index, why))
     waiting = (dns_stream_pending(&s, 0), dns_stream_pending(&s, 1))
-    free(s.side[0].buf)
-    free(s.side[1].buf)
+    side_consume(&s.side[0], s.side[0].len)
+    side_consume(&s.side[1], s.side[1].len)
     return messages, given_up, waiting

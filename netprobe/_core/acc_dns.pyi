@@ -1,0 +1,16 @@
+from typing import Any
+
+class DnsAccumulator:
+    def __init__(
+        self, config: Any, geo_city: Any = None, geo_asn: Any = None, chained: bool = False
+    ) -> None: ...
+    def open_transactions(self) -> int: ...
+    def health(self) -> dict[str, int]: ...
+
+class DnsV1(DnsAccumulator):
+    @staticmethod
+    def fields() -> dict[str, tuple[str, int]]: ...
+
+class DnsV2(DnsAccumulator):
+    @staticmethod
+    def fields() -> dict[str, tuple[str, int]]: ...
