@@ -155,7 +155,7 @@ class GeoAsn(_Database[str]):
 
 
 class GeoNames:
-    """Renders the geo keys of the tables: a record's offset (native uint32), then an address leading to it."""
+    """Renders the geo keys of the tables: a record's offset (native uint32), an address leading to it."""
 
     def __init__(self, city: GeoCity | None = None, asn: GeoAsn | None = None) -> None:
         self._city = city

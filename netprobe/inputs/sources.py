@@ -11,7 +11,7 @@ import os
 import select
 import stat
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Protocol, cast
 
 from netprobe.errors import InputError
 
@@ -260,7 +260,7 @@ def _unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
     watched = _ZstdChunks(chunks)
     reader = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).stream_reader(
-        watched, read_size=_ZstdChunks.STEP, read_across_frames=True
+        cast("IO[bytes]", watched), read_size=_ZstdChunks.STEP, read_across_frames=True
     )
     try:
         while piece := reader.read1(WRITE_BYTES):
