@@ -1,21 +1,34 @@
 """HyperLogLog, Apache DataSketches compatible (shared/spec/datasketches-format.md, 1 and 2)."""
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+cdef extern from *:
+    """
+    #define np_clz64(x) ((uint32_t)__builtin_clzll(x))
+    """
+    uint32_t np_clz64(uint64_t x) noexcept nogil
 
 cdef struct Hll:
     uint8_t lg_k
     uint32_t n_coupons       # distinct coupons while regs == NULL
-    uint32_t lg_table        # lg of the size of coupons[]
-    uint32_t *coupons        # open addressing, 0 = empty; NULL while empty
+    uint32_t lg_table        # lg of the size of coupons[]: 3 is a plain list, 5 and more open addressing
+    uint32_t *coupons        # 0 = empty cell; NULL while empty
     uint8_t *regs            # 2^lg_k registers once promoted
 
-cdef uint32_t hll_coupon(const uint8_t *data, size_t n) noexcept nogil   # murmur3 x64 128, seed 9001
+cdef enum:
+    HLL_LG_K = 14            # what netprobe counts with
+    HLL_ERR_MEMORY = -1
+    HLL_ERR_FORMAT = -2
+
 cdef void hll_init(Hll *h, int lg_k) noexcept nogil                      # allocates nothing
 cdef void hll_free(Hll *h) noexcept nogil
 cdef int hll_insert(Hll *h, uint32_t coupon) noexcept nogil              # slow path; -1: no memory
 cdef int hll_merge(Hll *into, const Hll *other) noexcept nogil
+cdef int hll_fold(Hll *h, int lg_k) noexcept nogil                       # down to a smaller lg_k
 cdef int hll_copy(Hll *into, const Hll *other) noexcept nogil            # into is uninitialised
 cdef double hll_estimate(const Hll *h) noexcept nogil
+cdef uint32_t hll_nonzero(const Hll *h) noexcept nogil                   # coupons, or registers above 0
 cdef size_t hll_size(const Hll *h) noexcept nogil                        # bytes hll_write will write
 cdef size_t hll_write(const Hll *h, uint8_t *out) noexcept nogil         # compact, HLL_8
 cdef int hll_read(Hll *h, const uint8_t *data, size_t n) noexcept nogil  # 0, or a negative error; never trusts
@@ -30,3 +43,60 @@ cdef inline void hll_add(Hll *h, uint32_t coupon) noexcept nogil:
             h.regs[slot] = value
     else:
         hll_insert(h, coupon)
+
+# --- MurmurHash3 x64 128, seed 9001 in both halves; inline, since a key is hashed per packet ---
+
+cdef inline uint64_t murmur_rotl(uint64_t x, int r) noexcept nogil:
+    return (x << r) | (x >> (64 - r))
+
+cdef inline uint64_t murmur_mix(uint64_t h) noexcept nogil:
+    h ^= h >> 33
+    h *= <uint64_t>0xff51afd7ed558ccdULL
+    h ^= h >> 33
+    h *= <uint64_t>0xc4ceb9fe1a85ec53ULL
+    return h ^ (h >> 33)
+
+cdef inline uint64_t murmur_k1(uint64_t k) noexcept nogil:
+    return murmur_rotl(k * <uint64_t>0x87c37b91114253d5ULL, 31) * <uint64_t>0x4cf5ad432745937fULL
+
+cdef inline uint64_t murmur_k2(uint64_t k) noexcept nogil:
+    return murmur_rotl(k * <uint64_t>0x4cf5ad432745937fULL, 33) * <uint64_t>0x87c37b91114253d5ULL
+
+cdef inline uint32_t hll_coupon(const uint8_t *data, size_t n) noexcept nogil:
+    """Coupon of an item of n bytes; 0 (which hll_add ignores) for n = 0."""
+    cdef uint64_t h1 = 9001
+    cdef uint64_t h2 = 9001
+    cdef uint64_t k[2]
+    cdef size_t left = n
+    if n == 0:
+        return 0
+    while left >= 16:
+        memcpy(k, data, 16)
+        h1 = (murmur_rotl(h1 ^ murmur_k1(k[0]), 27) + h2) * 5 + <uint64_t>0x52dce729
+        h2 = (murmur_rotl(h2 ^ murmur_k2(k[1]), 31) + h1) * 5 + <uint64_t>0x38495ab5
+        data += 16
+        left -= 16
+    if left != 0:
+        # a tail shorter than 16 is two words padded with zeros; a zero word mixes to zero
+        k[0] = 0
+        k[1] = 0
+        if left == 8:
+            memcpy(k, data, 8)
+        elif left == 4:
+            memcpy(k, data, 4)
+        else:
+            memcpy(k, data, left)
+        h1 ^= murmur_k1(k[0])
+        h2 ^= murmur_k2(k[1])
+    h1 ^= n
+    h2 ^= n
+    h1 += h2
+    h2 += h1
+    h1 = murmur_mix(h1)
+    h2 = murmur_mix(h2)
+    h1 += h2
+    h2 += h1
+    left = 62 if h2 == 0 else np_clz64(h2)
+    if left > 62:
+        left = 62
+    return <uint32_t>(h1 & 0x3FFFFFF) | (<uint32_t>(left + 1) << 26)

@@ -3,24 +3,29 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
+    KLL_K = 200        # what netprobe measures with
     KLL_DENSE = 2048   # integers below this are counted by value when the sketch is dense
+    KLL_MAX_LEVELS = 60
+    KLL_ERR_MEMORY = -1
+    KLL_ERR_FORMAT = -2
 
 cdef struct Kll:
     uint16_t k
     uint16_t min_k
     uint8_t num_levels
+    uint8_t want_dense       # the dense front is allocated at the first value
     uint64_t n               # values in the levels (the dense front apart)
-    double minv
+    double minv              # of the levels
     double maxv
     double sum               # exact running sum, for Prometheus _sum; not serialised
-    uint32_t *offsets        # num_levels + 1
-    double *items
-    uint32_t cap             # items allocated
+    uint32_t *offsets        # num_levels + 1 in use; NULL while the levels are empty
+    double *items            # packed against the end
+    uint32_t cap             # items allocated: the total capacity for k and num_levels
     uint64_t rng             # coin; seeded from one injectable seed
     uint64_t *dense          # KLL_DENSE counts, or NULL
     uint64_t n_dense
 
-cdef void kll_init(Kll *s, int k, int dense) noexcept nogil
+cdef void kll_init(Kll *s, int k, int dense) noexcept nogil      # allocates nothing
 cdef void kll_free(Kll *s) noexcept nogil
 cdef void kll_update(Kll *s, double value) noexcept nogil
 cdef void kll_update_weighted(Kll *s, double value, uint64_t weight) noexcept nogil
@@ -29,6 +34,8 @@ cdef int kll_merge(Kll *into, const Kll *other) noexcept nogil
 cdef int kll_copy(Kll *into, const Kll *other) noexcept nogil
 cdef uint64_t kll_count(const Kll *s) noexcept nogil      # dense front included
 cdef int kll_quantiles(const Kll *s, const double *ranks, int n, double *out) noexcept nogil  # inclusive rule; -1 when empty
+cdef double kll_rank(const Kll *s, double value, int inclusive) noexcept nogil
+cdef int kll_range(const Kll *s, double *lowest, double *highest) noexcept nogil              # -1 when empty
 cdef size_t kll_size(const Kll *s) noexcept nogil
 cdef size_t kll_write(const Kll *s, uint8_t *out) noexcept nogil
 cdef int kll_read(Kll *s, const uint8_t *data, size_t n) noexcept nogil

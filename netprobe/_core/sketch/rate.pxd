@@ -5,7 +5,7 @@ from netprobe._core.sketch.kll cimport Kll
 
 cdef enum:
     RATE_COLUMNS = 8
-    RATE_ROWS = 4096         # rows kept; beyond, the oldest are folded into the sketches
+    RATE_ROWS = 16384        # rows kept; beyond, the oldest are folded into the sketches
 
 cdef struct RateRow:
     int64_t second           # whole seconds since start_ns
@@ -27,7 +27,8 @@ cdef struct RateTable:
 cdef void rate_init(RateTable *r, int columns, int64_t start_ns) noexcept nogil
 cdef void rate_free(RateTable *r) noexcept nogil
 cdef void rate_seek(RateTable *r, int64_t ts) noexcept nogil   # slow path: make row fit ts (older stamps too)
-cdef int rate_add(RateTable *into, const RateTable *other) noexcept nogil    # same bucket, other shard
+cdef int rate_add(RateTable *into, const RateTable *other) noexcept nogil    # same bucket, other shard: exact
+                                                                             # for seconds still in rows
 cdef int rate_merge(RateTable *into, const RateTable *other) noexcept nogil  # other span: sketches merge
 cdef int rate_copy(RateTable *into, const RateTable *other) noexcept nogil
 # feed every whole second of [start, end) to the sketches, empty ones as one weighted zero;

@@ -1,0 +1,538 @@
+"""Frequent items: one open-addressing table whose weights are purged by their median when it is full.
+
+Growth, purge and merge follow Apache DataSketches, as does the binary form (of its string items). Cells
+hold weight, half of the hash and the key side by side, so that counting a key again costs one cache line.
+"""
+from libc.stdlib cimport calloc, free, malloc, qsort, realloc
+from libc.string cimport memcmp, memcpy, memset
+
+cdef enum:
+    OFF_PREAMBLE = 0
+    OFF_VERSION = 1
+    OFF_FAMILY = 2
+    OFF_LG_MAX = 3
+    OFF_LG_CUR = 4
+    OFF_FLAGS = 5
+    OFF_ACTIVE = 8
+    OFF_TOTAL = 16
+    OFF_OFFSET = 24
+    OFF_WEIGHTS = 32
+    FAMILY = 10
+    FLAGS_EMPTY = 5          # either bit counts, both are written
+    LG_MIN = 3
+    CELL_TAG = 8             # offsets in a cell
+    CELL_KEY = 12
+    SAMPLE = 1024            # weights that a purge looks at
+    MAX_NAME = 65535
+
+cdef uint64_t salt_seed = 0
+
+
+cdef void freq_set_seed(uint64_t seed) noexcept nogil:
+    global salt_seed
+    salt_seed = seed
+
+
+cdef inline int variable(int kind) noexcept nogil:
+    return kind == KEY_NAME or kind == KEY_TEXT
+
+
+cdef inline uint32_t key_size(int kind) noexcept nogil:
+    if kind == KEY_IPV6:
+        return 16
+    if kind == KEY_GEO:
+        return 20
+    if kind == KEY_ADDR:
+        return 17
+    return 4
+
+
+cdef inline uint64_t weight_of(const uint8_t *cell) noexcept nogil:
+    cdef uint64_t weight
+    memcpy(&weight, cell, 8)
+    return weight
+
+
+cdef inline void set_weight(uint8_t *cell, uint64_t weight) noexcept nogil:
+    memcpy(cell, &weight, 8)
+
+
+cdef inline uint32_t tag_of(const uint8_t *cell) noexcept nogil:
+    cdef uint32_t tag
+    memcpy(&tag, cell + CELL_TAG, 4)
+    return tag
+
+
+cdef inline uint32_t place_of(const uint8_t *cell) noexcept nogil:
+    cdef uint32_t place
+    memcpy(&place, cell + CELL_KEY, 4)
+    return place
+
+
+cdef inline uint32_t home(const Freq *f, uint32_t tag) noexcept nogil:
+    return (tag * f.salt) >> (32 - f.lg_cur)
+
+
+cdef inline uint32_t limit(int lg) noexcept nogil:
+    return 3 * (<uint32_t>1 << lg) // 4
+
+
+cdef void freq_init(Freq *f, int kind, int lg_max) noexcept nogil:
+    memset(f, 0, sizeof(Freq))
+    f.kind = <uint8_t>kind
+    f.lg_max = <uint8_t>(lg_max if lg_max > LG_MIN else LG_MIN)
+    f.lg_cur = LG_MIN
+    f.stride = 16 if variable(kind) or key_size(kind) == 4 else 32
+    f.salt = <uint32_t>np_fold_mul(salt_seed ^ <uint64_t>0xC0AC29B7C97C50DDULL, <uint64_t>0x3F84D5B5B5470917ULL) | 1
+
+
+cdef void freq_free(Freq *f) noexcept nogil:
+    free(f.cells)
+    free(f.arena)
+    freq_init(f, f.kind, f.lg_max)
+
+
+cdef inline int same_key(const Freq *f, const uint8_t *cell, const uint8_t *key, uint32_t n) noexcept nogil:
+    cdef const uint8_t *name
+    cdef uint16_t length
+    if f.stride == 16:
+        if variable(f.kind):
+            name = f.arena + place_of(cell)
+            memcpy(&length, name, 2)
+            return length == n and memcmp(name + 2, key, n) == 0
+        return memcmp(cell + CELL_KEY, key, 4) == 0
+    if f.kind == KEY_GEO:
+        return memcmp(cell + CELL_KEY, key, 4) == 0
+    if f.kind == KEY_IPV6:
+        return memcmp(cell + CELL_KEY, key, 16) == 0
+    return memcmp(cell + CELL_KEY, key, 17) == 0
+
+
+cdef uint8_t *free_cell(Freq *f, uint32_t tag) noexcept nogil:
+    cdef uint32_t mask = (<uint32_t>1 << f.lg_cur) - 1
+    cdef uint32_t i = home(f, tag)
+    while weight_of(f.cells + i * f.stride) != 0:
+        i = (i + 1) & mask
+    return f.cells + i * f.stride
+
+
+cdef int resize(Freq *f, int lg) noexcept nogil:
+    cdef uint8_t *old = f.cells
+    cdef uint32_t cells = <uint32_t>1 << f.lg_cur
+    cdef uint32_t i
+    cdef uint8_t *table = <uint8_t *>calloc(<size_t>1 << lg, f.stride)
+    if table == NULL:
+        return FREQ_ERR_MEMORY
+    f.cells = table
+    f.lg_cur = <uint8_t>lg
+    if old != NULL:
+        for i in range(cells):
+            if weight_of(old + i * f.stride) != 0:
+                memcpy(free_cell(f, tag_of(old + i * f.stride)), old + i * f.stride, f.stride)
+        free(old)
+    return 0
+
+
+cdef int pack_arena(Freq *f) noexcept nogil:
+    """Copy the names in use into an arena of just their size (and some room to grow while in use)."""
+    cdef uint64_t need = 0
+    cdef uint32_t i, at
+    cdef uint16_t length
+    cdef uint8_t *arena
+    cdef const uint8_t *name
+    for i in range(<uint32_t>1 << f.lg_cur):
+        if weight_of(f.cells + i * f.stride) != 0:
+            memcpy(&length, f.arena + place_of(f.cells + i * f.stride), 2)
+            need += 2 + length
+    arena = <uint8_t *>malloc(need if need else 1)
+    if arena == NULL:
+        return FREQ_ERR_MEMORY
+    at = 0
+    for i in range(<uint32_t>1 << f.lg_cur):
+        if weight_of(f.cells + i * f.stride) != 0:
+            name = f.arena + place_of(f.cells + i * f.stride)
+            memcpy(&length, name, 2)
+            memcpy(arena + at, name, 2 + <size_t>length)
+            memcpy(f.cells + i * f.stride + CELL_KEY, &at, 4)
+            at += 2 + length
+    free(f.arena)
+    f.arena = arena
+    f.arena_len = at
+    f.arena_cap = at
+    return 0
+
+
+cdef int compare_weights(const void *a, const void *b) noexcept nogil:
+    cdef uint64_t x = (<const uint64_t *>a)[0]
+    cdef uint64_t y = (<const uint64_t *>b)[0]
+    return (x > y) - (x < y)
+
+
+cdef uint64_t sampled_median(const Freq *f) noexcept nogil:
+    """The upper median of the first SAMPLE weights in table order."""
+    cdef uint64_t sample[SAMPLE]
+    cdef uint32_t n = 0
+    cdef uint32_t i = 0
+    cdef uint32_t most = f.active if f.active < SAMPLE else SAMPLE
+    cdef uint64_t w, lowest
+    cdef int flat = 1
+    while n < most:
+        w = weight_of(f.cells + i * f.stride)
+        if w != 0:
+            sample[n] = w
+            flat &= w == sample[0]
+            n += 1
+        i += 1
+    # a flood of new keys has equal weights throughout, or more than half of them 1
+    if flat:
+        return sample[0]
+    lowest = 0
+    for i in range(n):
+        lowest += sample[i] == 1
+    if lowest > n // 2:
+        return 1
+    qsort(sample, n, sizeof(uint64_t), compare_weights)
+    return sample[n // 2]
+
+
+cdef void purge(Freq *f) noexcept nogil:
+    """Lower all weights by a median and drop what reaches zero, in one sweep and in place."""
+    cdef uint64_t median = sampled_median(f)
+    cdef uint32_t mask = (<uint32_t>1 << f.lg_cur) - 1
+    cdef uint32_t before = f.active
+    cdef uint32_t first = 0
+    cdef uint32_t step, i
+    cdef uint8_t *cell
+    cdef uint8_t copy[32]
+    # begin behind an empty cell: no run of cells crosses it, and everything before a cell of a run is final
+    # when its turn comes, so that a survivor can be put at the first free cell from its home
+    while weight_of(f.cells + first * f.stride) != 0:
+        first += 1
+    for step in range(mask):
+        i = (first + 1 + step) & mask
+        cell = f.cells + i * f.stride
+        if weight_of(cell) == 0:
+            continue
+        if weight_of(cell) <= median:
+            set_weight(cell, 0)
+            f.active -= 1
+            continue
+        memcpy(copy, cell, f.stride)
+        set_weight(copy, weight_of(copy) - median)
+        set_weight(cell, 0)
+        memcpy(free_cell(f, tag_of(copy)), copy, f.stride)
+    f.offset += median
+    f.purged += before - f.active
+    if variable(f.kind):
+        pack_arena(f)
+
+
+cdef int add_name(Freq *f, const uint8_t *key, uint32_t n) noexcept nogil:
+    cdef uint64_t need = <uint64_t>f.arena_len + 2 + n
+    cdef uint64_t room = f.arena_cap
+    cdef uint16_t length = <uint16_t>n
+    cdef uint8_t *arena
+    if need > room:
+        room = 2 * room if room else 128
+        if room < need:
+            room = need
+        if room > <uint32_t>0xFFFFFFFF:
+            return FREQ_ERR_MEMORY
+        arena = <uint8_t *>realloc(f.arena, room)
+        if arena == NULL:
+            return FREQ_ERR_MEMORY
+        f.arena = arena
+        f.arena_cap = <uint32_t>room
+    memcpy(f.arena + f.arena_len, &length, 2)
+    memcpy(f.arena + f.arena_len + 2, key, n)
+    f.arena_len = <uint32_t>need
+    return 0
+
+
+cdef int insert(Freq *f, uint8_t *cell, const uint8_t *key, uint32_t n, uint32_t tag,
+                uint64_t weight) noexcept nogil:
+    """Fill an empty cell; the table may grow or be purged afterwards. Without memory the item is lost."""
+    if variable(f.kind):
+        memcpy(cell + CELL_KEY, &f.arena_len, 4)
+        if add_name(f, key, n) != 0:
+            return FREQ_ERR_MEMORY
+    else:
+        memcpy(cell + CELL_KEY, key, key_size(f.kind))
+    set_weight(cell, weight)
+    memcpy(cell + CELL_TAG, &tag, 4)
+    f.active += 1
+    if f.active > limit(f.lg_cur):
+        if f.lg_cur >= f.lg_max or resize(f, f.lg_cur + 1) != 0:
+            purge(f)
+    return 0
+
+
+cdef int put(Freq *f, const uint8_t *key, uint32_t n, uint32_t tag, uint64_t weight) noexcept nogil:
+    cdef uint32_t mask, i
+    cdef uint8_t *cell
+    if f.cells == NULL and resize(f, f.lg_cur) != 0:
+        return FREQ_ERR_MEMORY
+    mask = (<uint32_t>1 << f.lg_cur) - 1
+    i = home(f, tag)
+    while True:
+        cell = f.cells + i * f.stride
+        if weight_of(cell) == 0:
+            return insert(f, cell, key, n, tag, weight)
+        if tag_of(cell) == tag and same_key(f, cell, key, n):
+            set_weight(cell, weight_of(cell) + weight)
+            return 1
+        i = (i + 1) & mask
+
+
+cdef void freq_update(Freq *f, const uint8_t *key, uint32_t n, uint64_t hash, uint64_t weight) noexcept nogil:
+    cdef uint32_t tag = <uint32_t>(hash >> 32)
+    cdef uint8_t *cell
+    if weight == 0:
+        return
+    f.total += weight
+    if f.cells != NULL and f.stride == 16 and not variable(f.kind):
+        # ports and IPv4 addresses, found where they belong: most of all updates
+        cell = f.cells + home(f, tag) * 16
+        if tag_of(cell) == tag and weight_of(cell) != 0 and memcmp(cell + CELL_KEY, key, 4) == 0:
+            set_weight(cell, weight_of(cell) + weight)
+            return
+    put(f, key, n if n < MAX_NAME else MAX_NAME, tag, weight)
+
+
+cdef inline uint64_t hash_key(int kind, const uint8_t *key, uint32_t n) noexcept nogil:
+    return freq_hash(key, 4 if kind == KEY_GEO else n)
+
+
+cdef int freq_get(const Freq *f, uint32_t cell, const uint8_t **key, uint32_t *n, uint64_t *weight) noexcept nogil:
+    cdef const uint8_t *at
+    cdef uint16_t length
+    if f.cells == NULL or cell >> f.lg_cur != 0:
+        return 0
+    at = f.cells + cell * f.stride
+    if weight_of(at) == 0:
+        return 0
+    weight[0] = weight_of(at)
+    if variable(f.kind):
+        at = f.arena + place_of(at)
+        memcpy(&length, at, 2)
+        key[0] = at + 2
+        n[0] = length
+    else:
+        key[0] = at + CELL_KEY
+        n[0] = key_size(f.kind)
+    return 1
+
+
+cdef uint64_t freq_weight(const Freq *f, const uint8_t *key, uint32_t n) noexcept nogil:
+    cdef uint32_t tag = <uint32_t>(hash_key(f.kind, key, n) >> 32)
+    cdef uint32_t mask = (<uint32_t>1 << f.lg_cur) - 1
+    cdef uint32_t i
+    cdef const uint8_t *cell
+    if f.cells == NULL:
+        return 0
+    i = home(f, tag)
+    while True:
+        cell = f.cells + i * f.stride
+        if weight_of(cell) == 0:
+            return 0
+        if tag_of(cell) == tag and same_key(f, cell, key, n):
+            return weight_of(cell)
+        i = (i + 1) & mask
+
+
+cdef int compare_rows(const void *a, const void *b) noexcept nogil:
+    cdef const FreqRow *x = <const FreqRow *>a
+    cdef const FreqRow *y = <const FreqRow *>b
+    cdef int order
+    if x.weight != y.weight:
+        return -1 if x.weight > y.weight else 1
+    order = memcmp(x.key, y.key, x.n if x.n < y.n else y.n)
+    if order != 0:
+        return order
+    return (x.n > y.n) - (x.n < y.n)
+
+
+cdef uint32_t freq_rows(const Freq *f, FreqRow *out) noexcept nogil:
+    cdef uint32_t w = 0
+    cdef uint32_t i
+    if f.cells == NULL:
+        return 0
+    for i in range(<uint32_t>1 << f.lg_cur):
+        w += freq_get(f, i, &out[w].key, &out[w].n, &out[w].weight)
+        if w == f.active:
+            break
+    qsort(out, w, sizeof(FreqRow), compare_rows)
+    return w
+
+
+cdef int freq_merge(Freq *into, const Freq *other) noexcept nogil:
+    cdef Freq twin
+    cdef uint32_t cells, stride, i, step, n
+    cdef uint64_t weight
+    cdef const uint8_t *key
+    cdef int status
+    if into.kind != other.kind:
+        return FREQ_ERR_FORMAT
+    if into == other:
+        if freq_copy(&twin, other) != 0:
+            return FREQ_ERR_MEMORY
+        status = freq_merge(into, &twin)
+        freq_free(&twin)
+        return status
+    if other.active != 0:
+        # room first, and other's cells in strides: keys that come in table order pile up in one corner
+        i = other.lg_cur if other.lg_cur < into.lg_max else into.lg_max
+        if (into.cells == NULL or i > into.lg_cur) and resize(into, i) != 0:
+            return FREQ_ERR_MEMORY
+        cells = <uint32_t>1 << other.lg_cur
+        stride = (<uint32_t>(0.6180339887498949 * cells)) | 1
+        i = 0
+        for step in range(cells):
+            if freq_get(other, i, &key, &n, &weight):
+                if put(into, key, n, tag_of(other.cells + i * other.stride), weight) < 0:
+                    return FREQ_ERR_MEMORY
+            i = (i + stride) & (cells - 1)
+    # beyond upstream: also of a sketch that a purge emptied, or its upper bounds would be wrong
+    into.offset += other.offset
+    into.total += other.total
+    into.purged += other.purged
+    return 0
+
+
+cdef int freq_copy(Freq *into, const Freq *other) noexcept nogil:
+    cdef size_t size = (<size_t>1 << other.lg_cur) * other.stride
+    memcpy(into, other, sizeof(Freq))
+    into.cells = NULL
+    into.arena = NULL
+    if other.cells != NULL:
+        into.cells = <uint8_t *>malloc(size)
+        if into.cells != NULL:
+            memcpy(into.cells, other.cells, size)
+    if other.arena != NULL:
+        into.arena_cap = other.arena_len
+        into.arena = <uint8_t *>malloc(other.arena_len if other.arena_len else 1)
+        if into.arena != NULL:
+            memcpy(into.arena, other.arena, other.arena_len)
+    if (other.cells != NULL and into.cells == NULL) or (other.arena != NULL and into.arena == NULL):
+        freq_free(into)
+        return FREQ_ERR_MEMORY
+    return 0
+
+
+cdef void freq_shrink(Freq *f) noexcept nogil:
+    cdef int lg = LG_MIN
+    if f.active == 0:
+        free(f.cells)
+        free(f.arena)
+        f.cells = NULL
+        f.arena = NULL
+        f.lg_cur = LG_MIN
+        f.arena_len = 0
+        f.arena_cap = 0
+        return
+    while f.active > limit(lg):
+        lg += 1
+    if lg < f.lg_cur:
+        resize(f, lg)
+    if variable(f.kind) and f.arena_cap != f.arena_len:
+        pack_arena(f)
+
+
+cdef size_t freq_size(const Freq *f) noexcept nogil:
+    cdef size_t size = OFF_WEIGHTS + 12 * <size_t>f.active
+    cdef uint32_t i, n
+    cdef uint64_t weight
+    cdef const uint8_t *key
+    if f.active == 0:
+        return 8
+    for i in range(<uint32_t>1 << f.lg_cur):
+        if freq_get(f, i, &key, &n, &weight):
+            size += n
+    return size
+
+
+cdef size_t freq_write(const Freq *f, uint8_t *out) noexcept nogil:
+    cdef uint32_t i, n
+    cdef uint64_t weight
+    cdef const uint8_t *key
+    cdef size_t at = OFF_WEIGHTS
+    cdef size_t item = OFF_WEIGHTS + 8 * <size_t>f.active
+    memset(out, 0, 8 if f.active == 0 else OFF_WEIGHTS)
+    out[OFF_PREAMBLE] = 1 if f.active == 0 else 4
+    out[OFF_VERSION] = 1
+    out[OFF_FAMILY] = FAMILY
+    out[OFF_LG_MAX] = f.lg_max
+    out[OFF_LG_CUR] = f.lg_cur
+    if f.active == 0:
+        out[OFF_FLAGS] = FLAGS_EMPTY
+        return 8
+    memcpy(out + OFF_ACTIVE, &f.active, 4)
+    memcpy(out + OFF_TOTAL, &f.total, 8)
+    memcpy(out + OFF_OFFSET, &f.offset, 8)
+    for i in range(<uint32_t>1 << f.lg_cur):
+        if freq_get(f, i, &key, &n, &weight):
+            memcpy(out + at, &weight, 8)
+            at += 8
+            memcpy(out + item, &n, 4)
+            memcpy(out + item + 4, key, n)
+            item += 4 + n
+    return item
+
+
+cdef int read_items(Freq *f, const uint8_t *data, size_t n) noexcept nogil:
+    cdef uint32_t active, length, i
+    cdef uint64_t weight
+    cdef uint64_t sum = 0
+    cdef size_t item
+    cdef int lg = LG_MIN
+    cdef int status
+    if n < OFF_WEIGHTS:
+        return FREQ_ERR_FORMAT
+    memcpy(&active, data + OFF_ACTIVE, 4)
+    memcpy(&f.total, data + OFF_TOTAL, 8)
+    memcpy(&f.offset, data + OFF_OFFSET, 8)
+    # each item takes 12 bytes at least: an allocation must not come from a promise
+    if active == 0 or active > limit(f.lg_max) or (n - OFF_WEIGHTS) / 12 < active or f.offset > f.total:
+        return FREQ_ERR_FORMAT
+    while active > limit(lg):
+        lg += 1
+    if resize(f, lg) != 0:
+        return FREQ_ERR_MEMORY
+    item = OFF_WEIGHTS + 8 * <size_t>active
+    for i in range(active):
+        memcpy(&weight, data + OFF_WEIGHTS + 8 * <size_t>i, 8)
+        if n - item < 4:
+            return FREQ_ERR_FORMAT
+        memcpy(&length, data + item, 4)
+        item += 4
+        if n - item < length or weight == 0 or sum + weight < sum:
+            return FREQ_ERR_FORMAT
+        sum += weight
+        if length > MAX_NAME or (not variable(f.kind) and length != key_size(f.kind)):
+            return FREQ_ERR_FORMAT
+        if f.kind == KEY_ADDR and data[item] != 4 and data[item] != 6:
+            return FREQ_ERR_FORMAT
+        status = put(f, data + item, length, <uint32_t>(hash_key(f.kind, data + item, length) >> 32), weight)
+        if status != 0:                  # 1: the same item twice
+            return FREQ_ERR_FORMAT if status > 0 else FREQ_ERR_MEMORY
+        item += length
+    return 0 if sum <= f.total else FREQ_ERR_FORMAT
+
+
+cdef int freq_read(Freq *f, int kind, const uint8_t *data, size_t n) noexcept nogil:
+    """f is uninitialised; empty after an error."""
+    cdef int status
+    freq_init(f, kind, FREQ_LG_MAX)
+    if n < 8 or data[OFF_VERSION] != 1 or data[OFF_FAMILY] != FAMILY:
+        return FREQ_ERR_FORMAT
+    if data[OFF_LG_MAX] > FREQ_LG_LIMIT or data[OFF_LG_CUR] < LG_MIN or data[OFF_LG_CUR] > data[OFF_LG_MAX]:
+        return FREQ_ERR_FORMAT
+    f.lg_max = data[OFF_LG_MAX]
+    if data[OFF_FLAGS] & FLAGS_EMPTY:
+        return 0 if data[OFF_PREAMBLE] == 1 else FREQ_ERR_FORMAT
+    if data[OFF_PREAMBLE] != 4:
+        return FREQ_ERR_FORMAT
+    status = read_items(f, data, n)
+    if status != 0:
+        freq_free(f)
+    return status

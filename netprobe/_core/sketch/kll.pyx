@@ -1,0 +1,727 @@
+"""KLL quantiles of doubles: levels of items, an item of level h standing for 2^h values.
+
+Level sizes, compaction and the binary form follow Apache DataSketches. In front of the levels there may
+be a dense array that counts small integers by value: exact, and one addition per packet.
+"""
+from libc.math cimport ceil
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcpy, memmove, memset
+
+cdef extern from *:
+    """
+    static uint64_t np_next_seed(uint64_t *counter) {
+        return __atomic_fetch_add(counter, UINT64_C(0x9E3779B97F4A7C15), __ATOMIC_RELAXED);
+    }
+    """
+    uint64_t np_next_seed(uint64_t *counter) noexcept nogil
+
+cdef enum:
+    OFF_PREAMBLE = 0
+    OFF_VERSION = 1
+    OFF_FAMILY = 2
+    OFF_FLAGS = 3
+    OFF_K = 4
+    OFF_M = 6
+    OFF_N = 8
+    OFF_MIN_K = 16
+    OFF_LEVELS = 18
+    OFF_OFFSETS = 20
+    FAMILY = 15
+    M = 8                    # smallest capacity of a level
+    MIN_K = 8
+    FLAG_EMPTY = 1
+    FLAG_SORTED = 2
+    FLAG_SINGLE = 4
+
+cdef struct Entry:
+    double value
+    uint64_t weight          # later: running sum
+
+cdef uint64_t seed_counter = 0
+
+
+cdef void kll_set_seed(uint64_t seed) noexcept nogil:
+    global seed_counter
+    seed_counter = seed
+
+
+cdef uint32_t capacity(uint32_t k, int depth) noexcept nogil:
+    cdef uint64_t power = 1
+    cdef uint64_t c
+    cdef int i
+    if depth > 30:
+        return M
+    for i in range(depth):
+        power *= 3
+    c = ((((<uint64_t>2 * k) << depth) / power) + 1) / 2
+    return <uint32_t>c if c > M else M
+
+
+cdef uint32_t total_capacity(uint32_t k, int levels) noexcept nogil:
+    cdef uint32_t c = 0
+    cdef int depth
+    for depth in range(levels):
+        c += capacity(k, depth)
+    return c
+
+
+cdef void kll_init(Kll *s, int k, int dense) noexcept nogil:
+    cdef uint64_t z = np_next_seed(&seed_counter)
+    memset(s, 0, sizeof(Kll))
+    s.k = <uint16_t>k
+    s.min_k = <uint16_t>k
+    s.want_dense = dense != 0
+    # neighbouring counters must not give related coins
+    z = (z ^ (z >> 30)) * <uint64_t>0xBF58476D1CE4E5B9ULL
+    z = (z ^ (z >> 27)) * <uint64_t>0x94D049BB133111EBULL
+    s.rng = z ^ (z >> 31)
+
+
+cdef void kll_free(Kll *s) noexcept nogil:
+    cdef int k = s.k
+    cdef int dense = s.want_dense
+    free(s.offsets)
+    free(s.items)
+    free(s.dense)
+    kll_init(s, k, dense)
+
+
+cdef int start_levels(Kll *s) noexcept nogil:
+    cdef uint32_t c = total_capacity(s.k, 1)
+    s.offsets = <uint32_t *>malloc((KLL_MAX_LEVELS + 2) * sizeof(uint32_t))
+    s.items = <double *>malloc(c * sizeof(double))
+    if s.offsets == NULL or s.items == NULL:
+        free(s.offsets)
+        free(s.items)
+        s.offsets = NULL
+        s.items = NULL
+        return KLL_ERR_MEMORY
+    s.cap = c
+    s.num_levels = 1
+    s.offsets[0] = c
+    s.offsets[1] = c
+    return 0
+
+
+cdef int add_level(Kll *s) noexcept nogil:
+    cdef uint32_t extra = capacity(s.k, s.num_levels)
+    cdef double *items
+    cdef int i
+    if s.num_levels >= KLL_MAX_LEVELS:
+        return KLL_ERR_MEMORY
+    items = <double *>realloc(s.items, (s.cap + extra) * sizeof(double))
+    if items == NULL:
+        return KLL_ERR_MEMORY
+    s.items = items
+    memmove(items + s.offsets[0] + extra, items + s.offsets[0], (s.cap - s.offsets[0]) * sizeof(double))
+    s.cap += extra
+    for i in range(s.num_levels + 1):
+        s.offsets[i] += extra
+    s.num_levels += 1
+    s.offsets[s.num_levels] = s.cap
+    return 0
+
+
+cdef void sort_doubles(double *a, uint32_t n) noexcept nogil:
+    # Shell: level 0 holds about 8 items most of the time and k of them at worst, never sorted by an adversary's grace
+    cdef uint32_t gap = 1
+    cdef uint32_t i, j
+    cdef double v
+    while gap < n / 9:
+        gap = 3 * gap + 1
+    while gap > 0:
+        for i in range(gap, n):
+            v = a[i]
+            j = i
+            while j >= gap and a[j - gap] > v:
+                a[j] = a[j - gap]
+                j -= gap
+            a[j] = v
+        gap /= 3
+
+
+cdef void sort_entries(Entry *a, uint32_t n) noexcept nogil:
+    cdef uint32_t gap = 1
+    cdef uint32_t i, j
+    cdef Entry v
+    while gap < n / 9:
+        gap = 3 * gap + 1
+    while gap > 0:
+        for i in range(gap, n):
+            v = a[i]
+            j = i
+            while j >= gap and a[j - gap].value > v.value:
+                a[j] = a[j - gap]
+                j -= gap
+            a[j] = v
+        gap /= 3
+
+
+cdef inline uint32_t coin(Kll *s) noexcept nogil:
+    s.rng = s.rng * <uint64_t>6364136223846793005ULL + <uint64_t>1442695040888963407ULL
+    return <uint32_t>(s.rng >> 63)
+
+
+cdef void merge_sorted(const double *a, uint32_t na, const double *b, uint32_t nb, double *out) noexcept nogil:
+    # no branch on the comparison, which nothing can predict; out may end where b ends (b stays ahead of out)
+    cdef uint32_t i = 0
+    cdef uint32_t j = 0
+    cdef uint32_t w = 0
+    cdef uint32_t from_b
+    cdef double x, y
+    while i < na and j < nb:
+        x = a[i]
+        y = b[j]
+        from_b = y < x
+        out[w] = y if from_b else x
+        w += 1
+        j += from_b
+        i += 1 - from_b
+    while i < na:
+        out[w] = a[i]
+        w += 1
+        i += 1
+    if out + w != b + j:
+        memmove(out + w, b + j, (nb - j) * sizeof(double))
+
+
+cdef int compact_once(Kll *s) noexcept nogil:
+    """Free room by compacting the lowest level that is full."""
+    cdef uint32_t *off
+    cdef double *items
+    cdef uint32_t begin, end, odd, half, i, flip
+    cdef int h = 0
+    cdef int level
+    while h < s.num_levels - 1 and s.offsets[h + 1] - s.offsets[h] < capacity(s.k, s.num_levels - h - 1):
+        h += 1
+    if h == s.num_levels - 1 and add_level(s) != 0:
+        return KLL_ERR_MEMORY
+    off = s.offsets
+    items = s.items
+    begin = off[h]
+    end = off[h + 1]
+    odd = (end - begin) & 1
+    half = (end - begin) >> 1
+    begin += odd
+    if h == 0:
+        sort_doubles(items + begin, end - begin)
+    flip = coin(s)
+    for i in range(half):
+        items[begin + i] = items[begin + 2 * i + flip]
+    merge_sorted(items + begin, half, items + end, off[h + 2] - end, items + begin + half)
+    off[h + 1] = end - half
+    if odd:
+        items[off[h + 1] - 1] = items[begin - 1]
+    off[h] = off[h + 1] - odd
+    if h > 0:
+        memmove(items + off[0] + half, items + off[0], (begin - odd - off[0]) * sizeof(double))
+        for level in range(h):
+            off[level] += half
+    return 0
+
+
+cdef inline void note(Kll *s, double value, uint64_t weight) noexcept nogil:
+    if s.n == 0:
+        s.minv = value
+        s.maxv = value
+    else:
+        if value < s.minv:
+            s.minv = value
+        if value > s.maxv:
+            s.maxv = value
+    s.n += weight
+
+
+cdef inline int room(Kll *s) noexcept nogil:
+    if s.offsets == NULL and start_levels(s) != 0:
+        return KLL_ERR_MEMORY
+    if s.offsets[0] == 0 and compact_once(s) != 0:
+        return KLL_ERR_MEMORY
+    return 0
+
+
+cdef int start_dense(Kll *s) noexcept nogil:
+    s.dense = <uint64_t *>calloc(KLL_DENSE, sizeof(uint64_t))
+    if s.dense == NULL:
+        s.want_dense = 0                 # the levels take everything
+        return KLL_ERR_MEMORY
+    return 0
+
+
+cdef void kll_update(Kll *s, double value) noexcept nogil:
+    cdef uint32_t at
+    if value != value:
+        return
+    if s.want_dense and s.dense == NULL and start_dense(s) == 0:
+        if value >= 0 and value < KLL_DENSE and value == <double><uint32_t>value:
+            s.dense[<uint32_t>value] += 1
+            s.n_dense += 1
+            s.sum += value
+            return
+    if room(s) != 0:
+        return
+    note(s, value, 1)
+    s.sum += value
+    at = s.offsets[0] - 1
+    s.offsets[0] = at
+    s.items[at] = value
+
+
+cdef int insert_at(Kll *s, double value, int level) noexcept nogil:
+    """Put one item straight into a level, in order."""
+    cdef uint32_t low, high, mid
+    cdef int i
+    if room(s) != 0:
+        return KLL_ERR_MEMORY
+    while s.num_levels <= level:
+        if add_level(s) != 0:
+            return KLL_ERR_MEMORY
+    low = s.offsets[level]
+    high = s.offsets[level + 1] if level > 0 else low
+    while low < high:
+        mid = (low + high) >> 1
+        if s.items[mid] <= value:
+            low = mid + 1
+        else:
+            high = mid
+    memmove(s.items + s.offsets[0] - 1, s.items + s.offsets[0], (low - s.offsets[0]) * sizeof(double))
+    s.items[low - 1] = value
+    for i in range(level + 1):
+        s.offsets[i] -= 1
+    return 0
+
+
+cdef int insert_weighted(Kll *s, double value, uint64_t weight) noexcept nogil:
+    cdef int level = 0
+    while weight != 0 and level < KLL_MAX_LEVELS - 1:
+        if weight & 1:
+            if insert_at(s, value, level) != 0:
+                return KLL_ERR_MEMORY
+            note(s, value, <uint64_t>1 << level)
+        weight >>= 1
+        level += 1
+    return 0
+
+
+cdef void kll_update_weighted(Kll *s, double value, uint64_t weight) noexcept nogil:
+    """Count value `weight` times, at a cost that grows with the bits of weight only."""
+    if value != value or weight == 0:
+        return
+    if weight >= <uint64_t>1 << (KLL_MAX_LEVELS - 8):
+        weight = (<uint64_t>1 << (KLL_MAX_LEVELS - 8)) - 1
+    if insert_weighted(s, value, weight) == 0:
+        s.sum += value * <double>weight
+
+
+cdef void kll_fold(Kll *s) noexcept nogil:
+    cdef uint64_t *dense = s.dense
+    cdef int i
+    s.want_dense = 0
+    s.dense = NULL
+    s.n_dense = 0
+    if dense != NULL:
+        for i in range(KLL_DENSE):
+            if dense[i] != 0:
+                insert_weighted(s, i, dense[i])
+        free(dense)
+
+
+cdef int kll_copy(Kll *into, const Kll *other) noexcept nogil:
+    memcpy(into, other, sizeof(Kll))
+    into.offsets = NULL
+    into.items = NULL
+    into.dense = NULL
+    if other.offsets != NULL:
+        into.offsets = <uint32_t *>malloc((KLL_MAX_LEVELS + 2) * sizeof(uint32_t))
+        into.items = <double *>malloc(other.cap * sizeof(double))
+    if other.dense != NULL:
+        into.dense = <uint64_t *>malloc(KLL_DENSE * sizeof(uint64_t))
+    if (other.offsets != NULL and (into.offsets == NULL or into.items == NULL)) or (
+            other.dense != NULL and into.dense == NULL):
+        kll_free(into)
+        return KLL_ERR_MEMORY
+    if other.offsets != NULL:
+        memcpy(into.offsets, other.offsets, (other.num_levels + 1) * sizeof(uint32_t))
+        memcpy(into.items + other.offsets[0], other.items + other.offsets[0],
+               (other.cap - other.offsets[0]) * sizeof(double))
+    if other.dense != NULL:
+        memcpy(into.dense, other.dense, KLL_DENSE * sizeof(uint64_t))
+    return 0
+
+
+cdef int merge_levels(Kll *into, const Kll *other) noexcept nogil:
+    """Levels 1 and up of other into those of `into`, then compact from below until everything fits."""
+    cdef int levels = into.num_levels if into.num_levels > other.num_levels else other.num_levels
+    cdef uint32_t here = into.cap - into.offsets[0]
+    cdef uint32_t count = here + (other.cap - other.offsets[1])
+    cdef uint32_t *start = <uint32_t *>malloc((KLL_MAX_LEVELS + 2) * sizeof(uint32_t))
+    cdef uint32_t *off = <uint32_t *>malloc((KLL_MAX_LEVELS + 2) * sizeof(uint32_t))
+    # four parts of `count`: both sides' levels merged, two buffers for what moves up, the result
+    cdef double *work = <double *>malloc(<size_t>4 * count * sizeof(double))
+    cdef double *buf[2]
+    cdef double *out
+    cdef double *items = NULL
+    cdef double *cur
+    cdef uint32_t n_cur, n_next, target, na, nb, odd, half, i, flip
+    cdef uint32_t at = 0
+    cdef int which = 0
+    cdef int h
+    if start == NULL or off == NULL or work == NULL:
+        free(start)
+        free(off)
+        free(work)
+        return KLL_ERR_MEMORY
+    buf[0] = work + count
+    buf[1] = buf[0] + count
+    out = buf[1] + count
+    for h in range(levels):
+        start[h] = at
+        na = into.offsets[h + 1] - into.offsets[h] if h < into.num_levels else 0
+        nb = other.offsets[h + 1] - other.offsets[h] if 0 < h < other.num_levels else 0
+        merge_sorted(into.items + into.offsets[h] if na else NULL, na,
+                     other.items + other.offsets[h] if nb else NULL, nb, work + at)
+        at += na + nb
+    start[levels] = at
+    target = total_capacity(into.k, levels)
+    cur = work
+    n_cur = start[1]
+    at = 0
+    h = 0
+    while h < levels:
+        off[h] = at
+        n_next = start[h + 2] - start[h + 1] if h + 1 < levels else 0
+        if count < target or n_cur < capacity(into.k, levels - h - 1):
+            memcpy(out + at, cur, n_cur * sizeof(double))
+            at += n_cur
+            cur = work + start[h + 1]
+            n_cur = n_next
+        else:
+            if h == levels - 1:
+                if levels == KLL_MAX_LEVELS:
+                    at = 0
+                    break
+                start[levels + 1] = start[levels]
+                levels += 1
+                target += capacity(into.k, levels - 1)
+            odd = n_cur & 1
+            half = n_cur >> 1
+            if odd:
+                out[at] = cur[0]
+                at += 1
+                cur += 1
+            if h == 0:
+                sort_doubles(cur, 2 * half)
+            flip = coin(into)
+            for i in range(half):
+                cur[i] = cur[2 * i + flip]
+            merge_sorted(cur, half, work + start[h + 1], n_next, buf[which])
+            cur = buf[which]
+            which ^= 1
+            n_cur = half + n_next
+            count -= half
+        h += 1
+    off[levels] = at
+    target = total_capacity(into.k, levels)
+    if at > 0:
+        items = <double *>malloc(target * sizeof(double))
+    if items != NULL:
+        memcpy(items + target - at, out, at * sizeof(double))
+        for h in range(levels + 1):
+            into.offsets[h] = off[h] + target - at
+        free(into.items)
+        into.items = items
+        into.cap = target
+        into.num_levels = <uint8_t>levels
+    free(start)
+    free(off)
+    free(work)
+    return 0 if items != NULL else KLL_ERR_MEMORY
+
+
+cdef int kll_merge(Kll *into, const Kll *other) noexcept nogil:
+    cdef Kll twin
+    cdef uint64_t n
+    cdef uint32_t i
+    cdef int status
+    if into == other:
+        if kll_copy(&twin, other) != 0:
+            return KLL_ERR_MEMORY
+        status = kll_merge(into, &twin)
+        kll_free(&twin)
+        return status
+    if other.n_dense != 0:
+        if into.want_dense and into.dense == NULL:
+            start_dense(into)
+        for i in range(KLL_DENSE):
+            if other.dense[i] == 0:
+                continue
+            if into.dense != NULL:
+                into.dense[i] += other.dense[i]
+                into.n_dense += other.dense[i]
+            elif insert_weighted(into, i, other.dense[i]) != 0:
+                return KLL_ERR_MEMORY
+    into.sum += other.sum
+    if other.n == 0:
+        return 0
+    if into.offsets == NULL and start_levels(into) != 0:
+        return KLL_ERR_MEMORY
+    n = into.n + other.n
+    note(into, other.minv, 0)
+    if into.n == 0:
+        into.maxv = other.maxv
+    elif other.maxv > into.maxv:
+        into.maxv = other.maxv
+    for i in range(other.offsets[0], other.offsets[1]):
+        if room(into) != 0:
+            return KLL_ERR_MEMORY
+        into.offsets[0] -= 1
+        into.items[into.offsets[0]] = other.items[i]
+        into.n += 1
+    if other.num_levels > 1:
+        if merge_levels(into, other) != 0:
+            return KLL_ERR_MEMORY
+        if other.min_k < into.min_k:
+            into.min_k = other.min_k
+    into.n = n
+    return 0
+
+
+cdef uint64_t kll_count(const Kll *s) noexcept nogil:
+    return s.n + s.n_dense
+
+
+cdef int kll_quantiles(const Kll *s, const double *ranks, int n, double *out) noexcept nogil:
+    """out[i]: the smallest value such that at least ranks[i] of all values are not above it."""
+    cdef uint64_t total = kll_count(s)
+    cdef uint64_t target, weight
+    cdef uint32_t n_items = s.cap - s.offsets[0] if s.n else 0
+    cdef uint32_t n_dense = 0
+    cdef uint32_t i, w, size, low, high, mid
+    cdef Entry *view
+    cdef Entry *tail
+    cdef int h
+    if total == 0:
+        return -1
+    if s.n_dense:
+        for i in range(KLL_DENSE):
+            n_dense += s.dense[i] != 0
+    size = n_items + n_dense
+    view = <Entry *>malloc(size * sizeof(Entry))
+    if view == NULL:
+        return -1
+    # the items stand sorted in the tail, the dense counts are merged in front of them
+    tail = view + n_dense
+    if n_items:
+        w = 0
+        for h in range(s.num_levels):
+            for i in range(s.offsets[h], s.offsets[h + 1]):
+                tail[w].value = s.items[i]
+                tail[w].weight = <uint64_t>1 << h
+                w += 1
+        sort_entries(tail, n_items)
+    w = 0
+    low = 0
+    if n_dense:
+        for i in range(KLL_DENSE):
+            if s.dense[i] == 0:
+                continue
+            while low < n_items and tail[low].value < i:
+                view[w] = tail[low]
+                w += 1
+                low += 1
+            view[w].value = i
+            view[w].weight = s.dense[i]
+            w += 1
+    weight = 0
+    for i in range(size):
+        weight += view[i].weight
+        view[i].weight = weight
+    for h in range(n):
+        target = <uint64_t>ceil(ranks[h] * <double>total) if ranks[h] > 0 else 0
+        low = 0
+        high = size - 1
+        while low < high:
+            mid = (low + high) >> 1
+            if view[mid].weight >= target:
+                high = mid
+            else:
+                low = mid + 1
+        out[h] = view[low].value
+    free(view)
+    return 0
+
+
+cdef double kll_rank(const Kll *s, double value, int inclusive) noexcept nogil:
+    """Share of the values below (inclusive: not above) value; 0 when empty."""
+    cdef uint64_t total = kll_count(s)
+    cdef uint64_t below = 0
+    cdef uint32_t i
+    cdef int h
+    if total == 0:
+        return 0
+    if s.n_dense:
+        for i in range(KLL_DENSE):
+            if i < value or (inclusive and i == value):
+                below += s.dense[i]
+    if s.n:
+        for h in range(s.num_levels):
+            for i in range(s.offsets[h], s.offsets[h + 1]):
+                if s.items[i] < value or (inclusive and s.items[i] == value):
+                    below += <uint64_t>1 << h
+    return <double>below / <double>total
+
+
+cdef int kll_range(const Kll *s, double *lowest, double *highest) noexcept nogil:
+    cdef uint32_t i
+    cdef int found = s.n != 0
+    if found:
+        lowest[0] = s.minv
+        highest[0] = s.maxv
+    if s.n_dense:
+        for i in range(KLL_DENSE):
+            if s.dense[i] != 0:
+                if not found or i < lowest[0]:
+                    lowest[0] = i
+                if not found or i > highest[0]:
+                    highest[0] = i
+                found = 1
+    return 0 if found else -1
+
+
+cdef size_t kll_size(const Kll *s) noexcept nogil:
+    cdef Kll flat
+    cdef size_t size
+    if s.n_dense:
+        if kll_copy(&flat, s) != 0:
+            return 0
+        kll_fold(&flat)
+        size = kll_size(&flat)
+        kll_free(&flat)
+        return size
+    if s.n == 0:
+        return 8
+    if s.n == 1:
+        return 16
+    return OFF_OFFSETS + 4 * <size_t>s.num_levels + 16 + 8 * <size_t>(s.cap - s.offsets[0])
+
+
+cdef size_t kll_write(const Kll *s, uint8_t *out) noexcept nogil:
+    """A dense front is folded in a copy, with the same coins each time: kll_size and kll_write agree."""
+    cdef Kll flat
+    cdef size_t at
+    if s.n_dense:
+        if kll_copy(&flat, s) != 0:
+            return 0
+        kll_fold(&flat)
+        at = kll_write(&flat, out)
+        kll_free(&flat)
+        return at
+    memset(out, 0, 8)
+    out[OFF_PREAMBLE] = 2
+    out[OFF_VERSION] = 1
+    out[OFF_FAMILY] = FAMILY
+    memcpy(out + OFF_K, &s.k, 2)
+    out[OFF_M] = M
+    if s.n == 0:
+        out[OFF_FLAGS] = FLAG_EMPTY
+        return 8
+    if s.n == 1:
+        out[OFF_VERSION] = 2
+        out[OFF_FLAGS] = FLAG_SINGLE
+        memcpy(out + 8, s.items + s.offsets[0], 8)
+        return 16
+    out[OFF_PREAMBLE] = 5
+    memcpy(out + OFF_N, &s.n, 8)
+    memcpy(out + OFF_MIN_K, &s.min_k, 2)
+    out[OFF_LEVELS] = s.num_levels
+    out[OFF_LEVELS + 1] = 0
+    memcpy(out + OFF_OFFSETS, s.offsets, 4 * <size_t>s.num_levels)
+    at = OFF_OFFSETS + 4 * <size_t>s.num_levels
+    memcpy(out + at, &s.minv, 8)
+    memcpy(out + at + 8, &s.maxv, 8)
+    memcpy(out + at + 16, s.items + s.offsets[0], 8 * <size_t>(s.cap - s.offsets[0]))
+    return at + 16 + 8 * <size_t>(s.cap - s.offsets[0])
+
+
+cdef int check_items(Kll *s, int sorted0) noexcept nogil:
+    cdef uint64_t weight = 0
+    cdef uint64_t size
+    cdef uint32_t i
+    cdef int h
+    for h in range(s.num_levels):
+        size = s.offsets[h + 1] - s.offsets[h]
+        if size and (size << h) >> h != size or weight + (size << h) < weight:
+            return KLL_ERR_FORMAT
+        weight += size << h
+        for i in range(s.offsets[h], s.offsets[h + 1]):
+            # written so that a NaN fails
+            if not (s.minv <= s.items[i] <= s.maxv):
+                return KLL_ERR_FORMAT
+            if (h or sorted0) and i > s.offsets[h] and s.items[i] < s.items[i - 1]:
+                return KLL_ERR_FORMAT
+            s.sum += s.items[i] * <double>(<uint64_t>1 << h)
+    return 0 if weight == s.n and weight < <uint64_t>1 << 62 else KLL_ERR_FORMAT
+
+
+cdef int read_full(Kll *s, const uint8_t *data, size_t n) noexcept nogil:
+    cdef uint32_t offsets[KLL_MAX_LEVELS + 1]
+    cdef uint32_t c
+    cdef size_t at
+    cdef int i
+    cdef int levels = data[OFF_LEVELS]
+    if n < OFF_OFFSETS or levels < 1 or levels > KLL_MAX_LEVELS:
+        return KLL_ERR_FORMAT
+    at = OFF_OFFSETS + 4 * <size_t>levels
+    c = total_capacity(s.k, levels)
+    if n < at + 16:
+        return KLL_ERR_FORMAT
+    memcpy(offsets, data + OFF_OFFSETS, 4 * <size_t>levels)
+    offsets[levels] = c
+    for i in range(levels):
+        if offsets[i] > offsets[i + 1]:
+            return KLL_ERR_FORMAT
+    if n - at - 16 != 8 * <size_t>(c - offsets[0]) or c == offsets[0]:
+        return KLL_ERR_FORMAT
+    if start_levels(s) != 0:
+        return KLL_ERR_MEMORY
+    while s.num_levels < levels:
+        if add_level(s) != 0:
+            return KLL_ERR_MEMORY
+    memcpy(s.offsets, offsets, 4 * <size_t>(levels + 1))
+    memcpy(&s.n, data + OFF_N, 8)
+    memcpy(&s.min_k, data + OFF_MIN_K, 2)
+    memcpy(&s.minv, data + at, 8)
+    memcpy(&s.maxv, data + at + 8, 8)
+    memcpy(s.items + offsets[0], data + at + 16, 8 * <size_t>(c - offsets[0]))
+    if s.min_k < MIN_K or s.min_k > s.k:
+        return KLL_ERR_FORMAT
+    return check_items(s, data[OFF_FLAGS] & FLAG_SORTED)
+
+
+cdef int kll_read(Kll *s, const uint8_t *data, size_t n) noexcept nogil:
+    """s is uninitialised; empty after an error. The sum is that of the retained items, by weight."""
+    cdef uint16_t k
+    cdef double value
+    cdef int status
+    kll_init(s, KLL_K, 0)
+    if n < 8 or data[OFF_FAMILY] != FAMILY or data[OFF_M] != M or data[OFF_VERSION] < 1 or data[OFF_VERSION] > 2:
+        return KLL_ERR_FORMAT
+    memcpy(&k, data + OFF_K, 2)
+    if k < MIN_K or data[OFF_PREAMBLE] != (2 if data[OFF_FLAGS] & (FLAG_EMPTY | FLAG_SINGLE) else 5):
+        return KLL_ERR_FORMAT
+    s.k = k
+    s.min_k = k
+    if data[OFF_FLAGS] & FLAG_EMPTY:
+        return 0 if n == 8 else KLL_ERR_FORMAT
+    if data[OFF_FLAGS] & FLAG_SINGLE:
+        if n != 16:
+            return KLL_ERR_FORMAT
+        memcpy(&value, data + 8, 8)
+        if value != value:
+            return KLL_ERR_FORMAT
+        kll_update(s, value)
+        return 0 if s.n == 1 else KLL_ERR_MEMORY
+    status = read_full(s, data, n)
+    if status != 0:
+        kll_free(s)
+    return status
