@@ -32,7 +32,7 @@ same values under the names given here.
 A metric is written when all of its *groups* are on; one without groups is written whenever its handler writes
 anything. Groups are switched by `metric_groups`: every name in `disable` goes off, then every name in `enable` goes
 on; `all` means every group. A handler with every group off writes nothing. *Deep samples* are the share of events
-chosen by `deep_sample_rate`; tables, cardinalities and distributions read only those.
+chosen by `deep_sample_rate`; whatever reads addresses, names or options is fed by those alone.
 
 Direction: `in` is to the host networks (`-H`), `out` from them, `unknown` neither. In the tables below `D` stands for
 each of the three; a block appears once it has seen something, and in Prometheus text it is the label `direction`.

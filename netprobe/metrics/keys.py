@@ -21,12 +21,12 @@ class Label(NamedTuple):
 
 
 class GeoNames(Protocol):
-    """Names of places and autonomous systems by an address (16 bytes, IPv4 as ::ffff:a.b.c.d)."""
+    """Names of places and autonomous systems (:class:`netprobe.geo.GeoNames`), by the whole key."""
 
-    def city(self, address: bytes, /) -> tuple[str, str | float | None, str | float | None]:
-        """Location text, latitude, longitude."""
+    def city(self, key: bytes, /) -> tuple[str, str | None, str | None]:
+        """Location text, latitude and longitude as decimal text."""
 
-    def asn(self, address: bytes, /) -> str:
+    def asn(self, key: bytes, /) -> str:
         """``number/organisation``."""
 
 
@@ -60,28 +60,16 @@ def subnet(key: bytes, geo: GeoNames | None = None) -> Label:
     return ipv4(key[1:5]) if key[0] == 4 else ipv6(key[1:17])
 
 
-def _found(key: bytes) -> bytes | None:
-    # offset 0: the address has no record
-    return key[4:20] if number_of(key) else None
-
-
 def place(key: bytes, geo: GeoNames | None = None) -> Label:
-    address = _found(key)
-    if address is None or geo is None:
+    # record 0: the database does not know the address
+    if geo is None or not number_of(key):
         return Label(UNKNOWN)
-    name, lat, lon = geo.city(address)
-    if lat is None or lon is None:
-        return Label(name)
-    return Label(name, _coordinate(lat), _coordinate(lon))
-
-
-def _coordinate(value: str | float) -> str:
-    return value if isinstance(value, str) else f"{value:.6f}"
+    name, lat, lon = geo.city(key)
+    return Label(name) if lat is None or lon is None else Label(name, lat, lon)
 
 
 def autonomous_system(key: bytes, geo: GeoNames | None = None) -> Label:
-    address = _found(key)
-    return Label(UNKNOWN if address is None or geo is None else geo.asn(address))
+    return Label(UNKNOWN if geo is None or not number_of(key) else geo.asn(key))
 
 
 # many records lead to one of these texts (a database splits one city or network into several records),

@@ -85,7 +85,7 @@ class HandlerTable:
             raise TableError(f"{name}: unknown kind {metric.kind!r}")
         if strange := set(metric.groups) - groups:
             raise TableError(f"{name}: unknown group {min(strange)!r}")
-        if (metric.kind == "topn") != bool(metric.label and metric.render):
+        if {bool(metric.label), metric.render is not None} != {metric.kind == "topn"}:
             raise TableError(f"{name}: a TopN, and nothing else, needs a label and a renderer")
         if metric.prom:
             check_name(metric.prom, name)
