@@ -25,6 +25,7 @@ cdef struct Layout:
     int n_rate
     uint8_t topn_kind[MAX_TOPN]      # KEY_* of sketch.freq
     uint8_t quant_dense[MAX_QUANT]   # 1: small integers (sizes), counted by value below 2048
+    uint8_t hist_float[MAX_HIST]     # 1: the floating boundaries; 0, the usual: integers
 
 cdef struct MetricSet:
     Layout layout
@@ -43,3 +44,10 @@ cdef MetricSet *mset_clone(const MetricSet *m) noexcept nogil
 # rates=0: the two are different spans of time, their rate sketches are merged
 cdef int mset_merge(MetricSet *into, const MetricSet *other, int rates) noexcept nogil
 cdef void mset_close(MetricSet *m, int64_t end_ns) noexcept nogil  # finish rates, shrink tables
+
+cdef class MetricBlock:
+    """Owns a MetricSet; what renderers, pickles and merges in Python hold."""
+    cdef MetricSet *mset
+
+    @staticmethod
+    cdef MetricBlock wrap(MetricSet *owned)      # takes ownership; MemoryError for NULL
