@@ -158,18 +158,18 @@ class GeoNames:
     """Renders the geo keys of the tables: a record's offset (native uint32), an address leading to it."""
 
     def __init__(self, city: GeoCity | None = None, asn: GeoAsn | None = None) -> None:
-        self._city = city
-        self._asn = asn
+        self.city_database = city
+        self.asn_database = asn
 
     def city(self, key: bytes) -> Location:
         """Place of a key; empty without a city database."""
-        if self._city is None:
+        if self.city_database is None:
             return Location("", None, None)
-        return self._city.text(key[4:], _offset(key))
+        return self.city_database.text(key[4:], _offset(key))
 
     def asn(self, key: bytes) -> str:
         """Network of a key; empty without an ASN database."""
-        return "" if self._asn is None else self._asn.text(key[4:], _offset(key))
+        return "" if self.asn_database is None else self.asn_database.text(key[4:], _offset(key))
 
 
 def _offset(key: bytes) -> int:

@@ -106,7 +106,7 @@ cdef class BpfProgram:
                 raise ValueError(f"instruction {at}: jumps outside")
             if code in (DIV_K, MOD_K) and k == 0:
                 raise ValueError(f"instruction {at}: divides by zero")
-        if rows[-1][0] not in _RETURNS and rows[-1][0] != JA:
+        if rows[len(rows) - 1][0] not in _RETURNS and rows[len(rows) - 1][0] != JA:
             raise ValueError("the last instruction is no return")
         self.insns = <Insn *>calloc(len(rows), sizeof(Insn))
         if self.insns == NULL:

@@ -3,6 +3,12 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from netprobe._core.packet cimport RawPacket
 
+cdef extern from "poll.h":
+    cdef struct pollfd:
+        int fd
+        short events
+        short revents
+
 cdef enum:
     BATCH_PACKETS = 512          # at most, per batch
     BLOCK_BYTES = 786432         # recycled buffer; holds the longest record twice
@@ -44,7 +50,10 @@ cdef class CaptureReader:
     cdef const char *prefix_data
     cdef uint32_t prefix_len
     cdef uint32_t prefix_used
-    cdef uint32_t skip_first     # bytes to pass over before the next batch
+    cdef uint64_t skip_first     # bytes to pass over before the next record
+    cdef int regular             # a plain file: read(2) never waits
+    cdef readonly int silent     # nothing to read just now; not the end
+    cdef pollfd waiting
     cdef Block *free_blocks
     cdef int lock
     cdef Block *block
@@ -69,8 +78,10 @@ cdef class CaptureReader:
     cdef uint64_t orphans        # packets of interfaces that were never described
     cdef int next_batch(self, Batch *b) noexcept nogil
     cdef void release(self, Batch *b) noexcept nogil
+    cdef void hold(self, Batch *b) noexcept nogil
     cdef int _need(self, uint32_t n) noexcept nogil
     cdef int _skip(self, uint64_t n) noexcept nogil
+    cdef void _stop(self, int how) noexcept nogil
     cdef int _new_block(self) noexcept nogil
     cdef void _drop(self, Block *b) noexcept nogil
     cdef int _fill(self) noexcept nogil

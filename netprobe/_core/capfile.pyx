@@ -3,15 +3,17 @@
 Bytes come from a file descriptor by read(2) into recycled blocks: a file that is truncated or grows
 meanwhile can do no harm, and memory does not depend on its size. Packets point into the block.
 """
-from libc.errno cimport EINTR, errno
+from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
+from cpython.exc cimport PyErr_CheckSignals
 from libc.string cimport memcpy, strerror
+from posix.stat cimport S_ISREG, fstat, struct_stat
 from posix.unistd cimport read
 
 cdef extern from *:
     """
-    #include <sys/types.h>
+    #include <poll.h>
     #define np_inc(p) __atomic_fetch_add((p), 1, __ATOMIC_RELAXED)
     #define np_dec(p) __atomic_sub_fetch((p), 1, __ATOMIC_ACQ_REL)
     #define np_lock(p) while (__atomic_exchange_n((p), 1, __ATOMIC_ACQUIRE)) { __builtin_ia32_pause_or_nop(); }
@@ -28,10 +30,14 @@ cdef extern from *:
     void np_lock(int *) noexcept nogil
     void np_unlock(int *) noexcept nogil
     bint np_likely(bint) noexcept nogil
+    int poll(pollfd *, unsigned long, int) noexcept nogil
+    enum:
+        POLLIN
     uint32_t bswap32 "__builtin_bswap32"(uint32_t) noexcept nogil
     uint16_t bswap16 "__builtin_bswap16"(uint16_t) noexcept nogil
 
 cdef enum:
+    POLL_MS = 100
     PCAP_HEADER = 24
     PCAP_RECORD = 16
     MODIFIED_RECORD = 24
@@ -111,6 +117,8 @@ cdef class CaptureReader:
         self.prefix_data = self.prefix
         self.prefix_len = <uint32_t>len(self.prefix)
         self.frac = 1000
+        cdef struct_stat st
+        self.regular = fstat(self.fd, &st) == 0 and S_ISREG(st.st_mode)
 
     def __dealloc__(self):
         cdef Block *b
@@ -148,8 +156,12 @@ cdef class CaptureReader:
     def open(self):
         """Read the file header. Raises ValueError when this is no capture."""
         cdef int r
-        with nogil:
-            r = self._start()
+        while True:
+            with nogil:
+                r = self._start()
+            if r == 0 or not self.silent:
+                break
+            PyErr_CheckSignals()
         if r == -2:
             raise MemoryError
         if self.ended == END_IO:
@@ -213,6 +225,11 @@ cdef class CaptureReader:
             self._drop(b.block)
             b.block = NULL
 
+    cdef void hold(self, Batch *b) noexcept nogil:
+        """One more user of the batch's block."""
+        if b.block != NULL:
+            np_inc(&b.block.refs)
+
     cdef int _fill(self) noexcept nogil:
         """Read more behind `end`. Returns bytes, 0 at the end, -1 on an error."""
         cdef ssize_t got
@@ -230,12 +247,18 @@ cdef class CaptureReader:
             return <int>n
         if self.eof:
             return 0
-        while True:
-            got = read(self.fd, self.block.buf + self.end, room)
-            if got < 0 and errno == EINTR:
-                # a signal: Python's handlers run between batches, so just go on
-                continue
-            break
+        self.silent = 0
+        if not self.regular:
+            # a pipe may stay silent for ever: come back now and then, so that Python can handle signals
+            self.waiting.fd = self.fd
+            self.waiting.events = POLLIN
+            if poll(&self.waiting, 1, POLL_MS) <= 0:
+                self.silent = 1
+                return -1
+        got = read(self.fd, self.block.buf + self.end, room)
+        if got < 0 and (errno == EINTR or errno == EAGAIN):
+            self.silent = 1
+            return -1
         if got < 0:
             self.error = errno
             self.ended = END_IO
@@ -260,20 +283,27 @@ cdef class CaptureReader:
         return 1
 
     cdef int _skip(self, uint64_t n) noexcept nogil:
-        """Pass over n bytes that nobody wants, however many."""
+        """Pass over n bytes that nobody wants, however many. 0: not now (see `ended`); it goes on later."""
         cdef uint32_t have
-        while n > 0:
+        self.skip_first += n
+        while self.skip_first > 0:
             have = self.end - self.pos
             if have == 0:
                 if self._need(1) == 0:
+                    self._stop(END_CUT)
                     return 0
                 continue
-            if n < have:
-                have = <uint32_t>n
+            if self.skip_first < have:
+                have = <uint32_t>self.skip_first
             self.pos += have
             self.consumed += have
-            n -= have
+            self.skip_first -= have
         return 1
+
+    cdef void _stop(self, int how) noexcept nogil:
+        """The input gave less than was asked for: the end, unless it is merely silent for now."""
+        if not self.ended and not self.silent:
+            self.ended = how
 
     # ------------------------------------------------------------------ headers
 
@@ -356,10 +386,7 @@ cdef class CaptureReader:
             self.ended = END_DAMAGED
             return -1
         self.section_base = self.n_ifaces
-        if self._skip((<uint64_t>total + 3) & ~<uint64_t>3) == 0:
-            # a section header that is cut leaves nothing to read; what came before counts
-            self.ended = END_CUT
-            return -1
+        self._skip((<uint64_t>total + 3) & ~<uint64_t>3)
         return 0
 
     cdef int _describe(self, uint32_t total) noexcept nogil:
@@ -418,13 +445,8 @@ cdef class CaptureReader:
         b.block = NULL
         if self.ended:
             return 0
-        if self.skip_first:
-            n = self._skip(self.skip_first)
-            self.skip_first = 0
-            if n == 0:
-                if not self.ended:
-                    self.ended = END_CUT
-                return 0
+        if self.skip_first and self._skip(0) == 0:
+            return 0
         if self.format == 1:
             n = self._pcap(b)
         else:
@@ -452,8 +474,7 @@ cdef class CaptureReader:
                 if n:
                     break
                 if self._need(head) == 0:
-                    if not self.ended:
-                        self.ended = END_CLEAN if self.end == self.pos else END_CUT
+                    self._stop(END_CLEAN if self.end == self.pos else END_CUT)
                     break
             p = self.block.buf + self.pos
             caplen = get32(p + 8, swapped)
@@ -471,8 +492,7 @@ cdef class CaptureReader:
                 if n:
                     break
                 if self._need(head + caplen) == 0:
-                    if not self.ended:
-                        self.ended = END_CUT
+                    self._stop(END_CUT)
                     break
                 p = self.block.buf + self.pos
             raw = &b.raw[n]
@@ -503,15 +523,17 @@ cdef class CaptureReader:
                 if n:
                     break
                 if self._need(BLOCK_MIN) == 0:
-                    if not self.ended:
-                        self.ended = END_CLEAN if self.end == self.pos else END_CUT
+                    self._stop(END_CLEAN if self.end == self.pos else END_CUT)
                     break
             p = self.block.buf + self.pos
             memcpy(&kind, p, 4)
             if kind == BT_SECTION:  # a palindrome: the same in both byte orders
                 if n:
                     break
-                if self._section() < 0:
+                if self._need(BLOCK_HEAD + 4) == 0:
+                    self._stop(END_CUT)
+                    break
+                if self._section() < 0 or self.skip_first:
                     break
                 continue
             swapped = self.swapped
@@ -531,20 +553,17 @@ cdef class CaptureReader:
                 if n:
                     break
                 if self._need(total if total < DESCRIPTION_BYTES else DESCRIPTION_BYTES) == 0:
-                    if not self.ended:
-                        self.ended = END_CUT
+                    self._stop(END_CUT)
                     break
                 if self._describe(total) < 0:
                     break
-                if self._skip((<uint64_t>total + 3) & ~<uint64_t>3) == 0 and not self.ended:
-                    self.ended = END_CUT
+                if self._skip((<uint64_t>total + 3) & ~<uint64_t>3) == 0:
                     break
                 continue
             else:
                 if n:
                     break
-                if self._skip((<uint64_t>total + 3) & ~<uint64_t>3) == 0 and not self.ended:
-                    self.ended = END_CUT
+                if self._skip((<uint64_t>total + 3) & ~<uint64_t>3) == 0:
                     break
                 continue
             if total < fixed + 4:
@@ -555,8 +574,7 @@ cdef class CaptureReader:
                 if n:
                     break
                 if self._need(fixed) == 0:
-                    if not self.ended:
-                        self.ended = END_CUT
+                    self._stop(END_CUT)
                     break
                 p = self.block.buf + self.pos
             iface = 0
@@ -586,8 +604,7 @@ cdef class CaptureReader:
                 if n:
                     break
                 if self._need(fixed + caplen) == 0:
-                    if not self.ended:
-                        self.ended = END_CUT
+                    self._stop(END_CUT)
                     break
                 p = self.block.buf + self.pos
             whole = (total + 3) & ~<uint32_t>3
@@ -597,7 +614,6 @@ cdef class CaptureReader:
                     break
                 self.orphans += 1
                 if self._skip(whole) == 0:
-                    self.ended = END_CUT
                     break
                 continue
             f = &self.ifaces[self.section_base + iface]

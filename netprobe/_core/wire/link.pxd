@@ -15,7 +15,8 @@ cdef enum:
     LT_FDDI = 10
     LT_RAW_BSD = 12          # DLT_RAW as written by most systems
     LT_RAW_OPENBSD = 14
-    LT_ATM_CLIP = 19
+    LT_ATM_CLIP_DLT = 19     # the compiler-side number, written by some systems
+    LT_ATM_CLIP = 106
     LT_PPP_HDLC = 50
     LT_PPP_ETHER = 51
     LT_ATM_RFC1483 = 100
@@ -363,7 +364,7 @@ cdef inline int link_start(uint16_t linktype, Frame *f) noexcept nogil:
             llc(f)
     elif linktype == LT_ATM_RFC1483:
         llc(f)
-    elif linktype == LT_ATM_CLIP:
+    elif linktype == LT_ATM_CLIP or linktype == LT_ATM_CLIP_DLT:
         if f.n >= 3 and f.data[0] == 0xAA:
             llc(f)
         else:

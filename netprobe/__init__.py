@@ -1,0 +1,71 @@
+"""netprobe: what a network carries, from packets to metrics.
+
+    >>> import netprobe
+    >>> summary = netprobe.summarize("capture.pcap", hosts="192.168.0.0/24")
+    >>> summary.to_dict()["5m"]["packets"]["total"]
+
+The names below are loaded when they are first used, so that a program that needs one does not pay for all.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from netprobe._version import __version__
+
+if TYPE_CHECKING:
+    from netprobe.errors import ConfigError, InputError, NetprobeError
+    from netprobe.packets import PacketChunk, packets
+    from netprobe.sketches import Cardinality, Counter, Histogram, Quantiles, Rate, TopN
+    from netprobe.summary import Progress, Summary, merge, summarize
+
+_HOME = {
+    "Cardinality": "sketches",
+    "ConfigError": "errors",
+    "Counter": "sketches",
+    "Histogram": "sketches",
+    "InputError": "errors",
+    "NetprobeError": "errors",
+    "PacketChunk": "packets",
+    "Progress": "summary",
+    "Quantiles": "sketches",
+    "Rate": "sketches",
+    "Summary": "summary",
+    "TopN": "sketches",
+    "merge": "summary",
+    "packets": "packets",
+    "summarize": "summary",
+}
+
+__all__ = [
+    "Cardinality",
+    "ConfigError",
+    "Counter",
+    "Histogram",
+    "InputError",
+    "NetprobeError",
+    "PacketChunk",
+    "Progress",
+    "Quantiles",
+    "Rate",
+    "Summary",
+    "TopN",
+    "__version__",
+    "merge",
+    "packets",
+    "summarize",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'netprobe' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"netprobe.{_HOME[name]}"), name)
+    # the submodule of the same name would otherwise hide the function
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

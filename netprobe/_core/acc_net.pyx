@@ -1,0 +1,458 @@
+"""The net handler, 1.0 and 2.0: frames, peers and sizes (metrics spec 6).
+
+Both count the outermost IP header and its protocol number; sizes are original lengths.
+"""
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from netprobe._core.handler cimport Accumulator, Work
+from netprobe._core.mmdb cimport Mmdb
+from netprobe._core.packet cimport (
+    DIR_IN, DIR_OUT, DIR_UNKNOWN, L3_IPV4, L3_IPV6, PF_DEEP, PROTO_TCP, PROTO_UDP, Packet,
+)
+from netprobe._core.sketch.freq cimport KEY_GEO, KEY_IPV4, KEY_IPV6, freq_hash, freq_update
+from netprobe._core.sketch.hll cimport hll_add, hll_coupon
+from netprobe._core.sketch.kll cimport kll_add_int
+from netprobe._core.sketch.rate cimport rate_row
+from netprobe._core.store cimport MetricSet
+from netprobe._core.wire.be cimport load32, load64
+
+cdef enum:
+    TCP_SYN = 0x02
+
+cdef enum:
+    # metric groups, as bits
+    G_CARDINALITY = 1
+    G_COUNTERS = 2
+    G_TOP_GEO = 4
+    G_TOP_IPS = 8
+    G_QUANTILES = 16
+
+GROUP_BITS = {
+    "cardinality": G_CARDINALITY,
+    "counters": G_COUNTERS,
+    "top_geo": G_TOP_GEO,
+    "top_ips": G_TOP_IPS,
+    "quantiles": G_QUANTILES,
+}
+
+cdef enum:
+    VERDICT_SLOTS = 16384      # power of two
+
+
+cdef struct Verdicts:
+    # record offset -> does its text pass? Filled on first sight; direct mapped, so it is bounded
+    uint32_t offset[VERDICT_SLOTS]
+    uint8_t known[VERDICT_SLOTS]
+    uint8_t passes[VERDICT_SLOTS]
+
+
+cdef class NetBase(Accumulator):
+    """What both versions share: groups, geo databases, the filters of 6.5."""
+    cdef uint32_t groups
+    cdef Mmdb city
+    cdef Mmdb asn
+    cdef bint has_city, has_asn
+    cdef bint filter_city, filter_asn
+    cdef object city_passes    # text of a location -> bool, asked once per record
+    cdef object asn_passes
+    cdef Verdicts *verdicts    # [0] city, [1] AS
+
+    def __cinit__(self, config, geo_city=None, geo_asn=None, bint chained=False, geo_names=None):
+        for name in config.groups:
+            self.groups |= GROUP_BITS.get(name, 0)
+        if geo_city is not None:
+            self.city = geo_city
+            self.has_city = True
+        if geo_asn is not None:
+            self.asn = geo_asn
+            self.has_asn = True
+        options = config.options
+        places = tuple(options.get("only_geoloc_prefix") or ())
+        if options.get("geoloc_notfound"):
+            places += ("Unknown",)
+        systems = tuple(f"{number}/" for number in options.get("only_asn_number") or ())
+        if options.get("asn_notfound"):
+            systems += ("Unknown",)
+        self.filter_city = bool(places)
+        self.filter_asn = bool(systems)
+        if places or systems:
+            self.verdicts = <Verdicts *>calloc(2, sizeof(Verdicts))
+            if self.verdicts == NULL:
+                raise MemoryError
+            self.city_passes = lambda key: geo_names.city(key)[0].startswith(places)
+            self.asn_passes = lambda key: geo_names.asn(key).startswith(systems)
+
+    def __dealloc__(self):
+        free(self.verdicts)
+
+
+cdef inline uint8_t *geo_key(uint8_t *key, uint32_t offset, const uint8_t *addr, int family) noexcept nogil:
+    """KEY_GEO: record offset, then an address that leads to it (IPv4 mapped)."""
+    memcpy(key, &offset, 4)
+    if family == L3_IPV4:
+        memset(key + 4, 0, 10)
+        key[14] = 0xFF
+        key[15] = 0xFF
+        memcpy(key + 16, addr, 4)
+    else:
+        memcpy(key + 4, addr, 16)
+    return key
+
+
+cdef bint ask(NetBase self, int which, uint8_t *key) noexcept with gil:
+    try:
+        passes = self.city_passes if which == 0 else self.asn_passes
+        return bool(passes(key[:20]))
+    except Exception:
+        return False           # a record that cannot be rendered matches nothing
+
+
+cdef bint verdict(NetBase self, int which, Mmdb db, const uint8_t *addr, int family) noexcept nogil:
+    cdef uint32_t offset = db.lookup(addr, family)
+    cdef Verdicts *v = &self.verdicts[which]
+    cdef uint32_t slot = (offset * <uint32_t>2654435761U) >> 18
+    cdef uint8_t key[20]
+    if not v.known[slot] or v.offset[slot] != offset:
+        v.passes[slot] = ask(self, which, geo_key(key, offset, addr, family))
+        v.offset[slot] = offset
+        v.known[slot] = 1
+    return v.passes[slot]
+
+
+cdef bint accepts(NetBase self, const Packet *p) noexcept nogil:
+    """Metrics spec 6.5: location first, then AS; the remote end decides, unknown direction fails."""
+    cdef const uint8_t *remote
+    if p.direction == DIR_UNKNOWN:
+        return False
+    remote = p.src if p.direction == DIR_IN else p.dst
+    if self.filter_city and not (self.has_city and verdict(self, 0, self.city, remote, p.l3)):
+        return False
+    if self.filter_asn and not (self.has_asn and verdict(self, 1, self.asn, remote, p.l3)):
+        return False
+    return True
+
+
+cdef void pass_on(NetBase self, const Work *w, Work *out) noexcept nogil:
+    """What the next handler of a chain sees."""
+    cdef uint32_t i
+    if not (self.filter_city or self.filter_asn):
+        out[0] = w[0]
+        return
+    out.n_udp = 0
+    for i in range(w.n_udp):
+        if accepts(self, w.udp[i]):
+            out.udp[out.n_udp] = w.udp[i]
+            out.n_udp += 1
+    out.n_dns = 0
+    for i in range(w.n_dns):
+        if accepts(self, w.dns[i].pkt):
+            out.dns[out.n_dns] = w.dns[i]
+            out.n_dns += 1
+    out.n_bgp = 0
+    for i in range(w.n_bgp):
+        if accepts(self, w.bgp[i].pkt):
+            out.bgp[out.n_bgp] = w.bgp[i]
+            out.n_bgp += 1
+    out.tcp_errors = 0
+
+
+cdef inline bint all_zero(const uint8_t *a) noexcept nogil:
+    return (load64(a) | load64(a + 8)) == 0
+
+
+cdef inline void count_peer(NetBase self, MetricSet *m, const uint8_t *addr, int family, int card,
+                            int top4) noexcept nogil:
+    """One remote address: cardinality `card`, tables top4 .. top4 + 3 (IPv4, IPv6, location, AS)."""
+    cdef uint8_t key[20]
+    cdef uint32_t offset
+    if all_zero(addr):
+        return
+    if self.groups & G_CARDINALITY:
+        hll_add(&m.card[card], hll_coupon(addr, 4 if family == L3_IPV4 else 16))
+    if self.groups & G_TOP_IPS:
+        if family == L3_IPV4:
+            freq_update(&m.topn[top4], addr, 4, freq_hash(addr, 4), 1)
+        else:
+            freq_update(&m.topn[top4 + 1], addr, 16, freq_hash(addr, 16), 1)
+    if self.groups & G_TOP_GEO:
+        if self.has_city:
+            offset = self.city.lookup(addr, family)
+            geo_key(key, offset, addr, family)
+            freq_update(&m.topn[top4 + 2], key, 20, freq_hash(key, 4), 1)
+        if self.has_asn:
+            offset = self.asn.lookup(addr, family)
+            geo_key(key, offset, addr, family)
+            freq_update(&m.topn[top4 + 3], key, 20, freq_hash(key, 4), 1)
+
+
+# ---------------------------------------------------------------------- 1.0
+
+cdef enum:
+    V1_EVENTS
+    V1_DEEP
+    V1_UDP
+    V1_TCP
+    V1_OTHER
+    V1_IPV4
+    V1_IPV6
+    V1_SYN
+    V1_IN
+    V1_OUT
+    V1_UNKNOWN
+    V1_TOTAL
+    V1_FILTERED
+    V1_COUNTERS
+
+cdef enum:
+    V1_PPS_EVENTS
+    V1_PPS_IN
+    V1_PPS_OUT
+    V1_PPS_TOTAL
+    V1_BYTES_IN
+    V1_BYTES_OUT
+    V1_BYTES_TOTAL
+    V1_RATES
+
+
+cdef class NetV1(NetBase):
+    """net 1.0, JSON key `packets` (metrics spec 6.3)."""
+
+    def __cinit__(self, config, geo_city=None, geo_asn=None, bint chained=False, geo_names=None):
+        cdef int i
+        self.n_blocks = 1
+        self.layout[0].n_counter = V1_COUNTERS
+        self.layout[0].n_card = 2
+        self.layout[0].n_topn = 4
+        self.layout[0].n_quant = 1
+        self.layout[0].n_rate = V1_RATES
+        self.layout[0].quant_dense[0] = 1
+        for i, kind in enumerate((KEY_IPV4, KEY_IPV6, KEY_GEO, KEY_GEO)):
+            self.layout[0].topn_kind[i] = kind
+        self.consume = <void (*)(void *, const Work *, Work *) noexcept nogil>consume_v1
+
+    @staticmethod
+    def fields():
+        return {
+            "events": ("counter", V1_EVENTS),
+            "deep_samples": ("counter", V1_DEEP),
+            "udp": ("counter", V1_UDP),
+            "tcp": ("counter", V1_TCP),
+            "other_l4": ("counter", V1_OTHER),
+            "ipv4": ("counter", V1_IPV4),
+            "ipv6": ("counter", V1_IPV6),
+            "protocol.tcp.syn": ("counter", V1_SYN),
+            "in": ("counter", V1_IN),
+            "out": ("counter", V1_OUT),
+            "unknown_dir": ("counter", V1_UNKNOWN),
+            "total": ("counter", V1_TOTAL),
+            "filtered": ("counter", V1_FILTERED),
+            "rates.pps_events": ("rate", V1_PPS_EVENTS),
+            "rates.pps_in": ("rate", V1_PPS_IN),
+            "rates.pps_out": ("rate", V1_PPS_OUT),
+            "rates.pps_total": ("rate", V1_PPS_TOTAL),
+            "rates.bytes_in": ("rate", V1_BYTES_IN),
+            "rates.bytes_out": ("rate", V1_BYTES_OUT),
+            "rates.bytes_total": ("rate", V1_BYTES_TOTAL),
+            "cardinality.src_ips_in": ("cardinality", 0),
+            "cardinality.dst_ips_out": ("cardinality", 1),
+            "top_ipv4": ("topn", 0),
+            "top_ipv6": ("topn", 1),
+            "top_geoLoc": ("topn", 2),
+            "top_ASN": ("topn", 3),
+            "payload_size": ("quantile", 0),
+        }
+
+
+cdef void consume_v1(NetV1 self, const Work *w, Work *out) noexcept nogil:
+    cdef MetricSet *m = self.sets[0]
+    cdef uint64_t *rate
+    cdef const Packet *p
+    cdef uint32_t i, size
+    cdef bint deep
+    cdef bint filters = self.filter_city or self.filter_asn
+    cdef uint64_t n_deep = 0, n_udp = 0, n_tcp = 0, n_v4 = 0, n_v6 = 0, n_syn = 0
+    cdef uint64_t n_in = 0, n_out = 0, n_filtered = 0
+    if w.n_pkts:
+        m.used = 1
+    if out != NULL:
+        pass_on(self, w, out)
+        if filters:
+            out.n_pkts = 0
+    for i in range(w.n_pkts):
+        p = w.pkts[i]
+        rate = rate_row(&m.rate, p.ts)
+        rate[V1_PPS_EVENTS] += 1
+        deep = p.flags & PF_DEEP
+        n_deep += deep
+        if filters:
+            if not accepts(self, p):
+                n_filtered += 1
+                continue
+            if out != NULL:
+                out.pkts[out.n_pkts] = w.pkts[i]
+                out.n_pkts += 1
+        size = p.wirelen
+        rate[V1_PPS_TOTAL] += 1
+        rate[V1_BYTES_TOTAL] += size
+        kll_add_int(&m.quant[0], size)
+        if p.l3 == L3_IPV4:
+            n_v4 += 1
+        elif p.l3 == L3_IPV6:
+            n_v6 += 1
+        if p.proto == PROTO_UDP:
+            n_udp += 1
+        elif p.proto == PROTO_TCP:
+            n_tcp += 1
+            if p.tcp_flags & TCP_SYN:
+                n_syn += deep
+        if p.direction == DIR_IN:
+            n_in += 1
+            rate[V1_PPS_IN] += 1
+            rate[V1_BYTES_IN] += size
+            if deep:
+                count_peer(self, m, p.src, p.l3, 0, 0)
+        elif p.direction == DIR_OUT:
+            n_out += 1
+            rate[V1_PPS_OUT] += 1
+            rate[V1_BYTES_OUT] += size
+            if deep:
+                count_peer(self, m, p.dst, p.l3, 1, 0)
+    cdef uint64_t total = w.n_pkts - n_filtered
+    m.counter[V1_EVENTS] += w.n_pkts
+    m.counter[V1_DEEP] += n_deep
+    m.counter[V1_UDP] += n_udp
+    m.counter[V1_TCP] += n_tcp
+    m.counter[V1_OTHER] += total - n_udp - n_tcp
+    m.counter[V1_IPV4] += n_v4
+    m.counter[V1_IPV6] += n_v6
+    m.counter[V1_SYN] += n_syn
+    m.counter[V1_IN] += n_in
+    m.counter[V1_OUT] += n_out
+    m.counter[V1_UNKNOWN] += total - n_in - n_out
+    m.counter[V1_TOTAL] += total
+    m.counter[V1_FILTERED] += n_filtered
+
+
+# ---------------------------------------------------------------------- 2.0
+
+cdef enum:
+    V2_OBSERVED
+    V2_DEEP
+    V2_FILTERED
+    V2_COUNTERS
+
+cdef enum:
+    V2D_UDP
+    V2D_TCP
+    V2D_OTHER
+    V2D_IPV4
+    V2D_IPV6
+    V2D_SYN
+    V2D_TOTAL
+    V2D_COUNTERS
+
+cdef enum:
+    V2D_PPS
+    V2D_BPS
+    V2D_RATES
+
+
+cdef class NetV2(NetBase):
+    """net 2.0, JSON key `net`: per direction (metrics spec 6.4)."""
+
+    def __cinit__(self, config, geo_city=None, geo_asn=None, bint chained=False, geo_names=None):
+        cdef int i
+        self.n_blocks = 4
+        self.layout[0].n_counter = V2_COUNTERS
+        self.layout[0].n_rate = 1
+        self.layout[1].n_counter = V2D_COUNTERS
+        self.layout[1].n_card = 1
+        self.layout[1].n_topn = 4
+        self.layout[1].n_quant = 1
+        self.layout[1].n_rate = V2D_RATES
+        self.layout[1].quant_dense[0] = 1
+        for i, kind in enumerate((KEY_IPV4, KEY_IPV6, KEY_GEO, KEY_GEO)):
+            self.layout[1].topn_kind[i] = kind
+        self.consume = <void (*)(void *, const Work *, Work *) noexcept nogil>consume_v2
+
+    @staticmethod
+    def fields():
+        return {
+            "observed_packets": ("counter", V2_OBSERVED),
+            "deep_sampled_packets": ("counter", V2_DEEP),
+            "filtered_packets": ("counter", V2_FILTERED),
+            "rates.observed_pps": ("rate", 0),
+            "D.udp_packets": ("counter", V2D_UDP),
+            "D.tcp_packets": ("counter", V2D_TCP),
+            "D.other_l4_packets": ("counter", V2D_OTHER),
+            "D.ipv4_packets": ("counter", V2D_IPV4),
+            "D.ipv6_packets": ("counter", V2D_IPV6),
+            "D.tcp.syn_packets": ("counter", V2D_SYN),
+            "D.total_packets": ("counter", V2D_TOTAL),
+            "D.cardinality.ips": ("cardinality", 0),
+            "D.top_ipv4_packets": ("topn", 0),
+            "D.top_ipv6_packets": ("topn", 1),
+            "D.top_geo_loc_packets": ("topn", 2),
+            "D.top_asn_packets": ("topn", 3),
+            "D.payload_size_bytes": ("quantile", 0),
+            "D.rates.pps": ("rate", V2D_PPS),
+            "D.rates.bps": ("rate", V2D_BPS),
+        }
+
+
+cdef void consume_v2(NetV2 self, const Work *w, Work *out) noexcept nogil:
+    cdef MetricSet *top = self.sets[0]
+    cdef MetricSet *m
+    cdef uint64_t *rate
+    cdef const Packet *p
+    cdef uint32_t i
+    cdef bint deep
+    cdef bint filters = self.filter_city or self.filter_asn
+    cdef uint64_t n_deep = 0, n_filtered = 0
+    if w.n_pkts:
+        top.used = 1
+    if out != NULL:
+        pass_on(self, w, out)
+        if filters:
+            out.n_pkts = 0
+    for i in range(w.n_pkts):
+        p = w.pkts[i]
+        rate_row(&top.rate, p.ts)[0] += 1
+        deep = p.flags & PF_DEEP
+        n_deep += deep
+        if filters:
+            if not accepts(self, p):
+                n_filtered += 1
+                continue
+            if out != NULL:
+                out.pkts[out.n_pkts] = w.pkts[i]
+                out.n_pkts += 1
+        m = self.sets[1 + p.direction]
+        m.used = 1
+        rate = rate_row(&m.rate, p.ts)
+        rate[V2D_PPS] += 1
+        rate[V2D_BPS] += p.wirelen
+        kll_add_int(&m.quant[0], p.wirelen)
+        m.counter[V2D_TOTAL] += 1
+        if p.l3 == L3_IPV4:
+            m.counter[V2D_IPV4] += 1
+        elif p.l3 == L3_IPV6:
+            m.counter[V2D_IPV6] += 1
+        if p.proto == PROTO_UDP:
+            m.counter[V2D_UDP] += 1
+        elif p.proto == PROTO_TCP:
+            m.counter[V2D_TCP] += 1
+            if deep and p.tcp_flags & TCP_SYN:
+                m.counter[V2D_SYN] += 1
+        else:
+            m.counter[V2D_OTHER] += 1
+        if deep and p.l3:
+            if p.direction != DIR_OUT:
+                count_peer(self, m, p.src, p.l3, 0, 0)
+            if p.direction != DIR_IN:
+                count_peer(self, m, p.dst, p.l3, 0, 0)
+    top.counter[V2_OBSERVED] += w.n_pkts
+    top.counter[V2_DEEP] += n_deep
+    top.counter[V2_FILTERED] += n_filtered

@@ -1,0 +1,876 @@
+"""One input's engine (DESIGN: The hot path, More cores, Time).
+
+Framing is serial and cuts batches that never span a period; any worker decodes a whole batch; the owner of a
+shard consumes its packets in batch order. With one worker all of it happens in the calling thread.
+"""
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset
+
+from netprobe._core.bgp_stream cimport bgp_stream_segment
+from netprobe._core.bpf cimport BpfProgram
+from netprobe._core.capfile cimport BATCH_PACKETS, Batch, CaptureReader
+from netprobe._core.decode cimport (
+    CAUSE_LINK_TYPE, N_CAUSES, DecodeConfig, DecodeStats, Subnet, decode_batch, decode_datagram,
+)
+from netprobe._core.dns_stream cimport dns_stream_segment
+from netprobe._core.fragment cimport FragTable, frag_feed, frag_free, frag_init, frag_release
+from netprobe._core.handler cimport MAX_BLOCKS, Accumulator, BgpMsg, Work
+from netprobe._core.packet cimport (
+    APP_BGP, APP_DNS, L3_IPV4, PF_FRAG, PF_SYNTHETIC, PROTO_TCP, PROTO_UDP, RF_DEEP, Packet, RawPacket,
+)
+from netprobe._core.sketch.kll cimport kll_set_seed
+from netprobe._core.store cimport MetricBlock, MetricSet, mset_close, mset_free, mset_merge
+from netprobe._core.stream cimport Stream, StreamTable, flow_hash, stream_feed, stream_finish, stream_free, stream_init
+from netprobe._core.wire.be cimport be16, load64
+from netprobe._core.wire.dns cimport DNS_SHORT, DnsMsg, dns_metric_port, dns_parse
+
+from netprobe._core.decode import CAUSES
+
+cdef enum:
+    PERIOD_SECONDS = 60
+    NS = 1000000000
+    FRAGMENT_DATAGRAMS = 4096          # in progress at once, per shard
+    FRAGMENT_BYTES = 8388608           # held at once, per shard
+    STEP_BATCHES = 256                 # between looks at Python's signals
+    LINK_TYPES = 64                    # filters kept by link type
+
+cdef enum:
+    SLOT_FREE = 0
+    SLOT_FRAMED = 1
+    SLOT_DECODING = 2
+    SLOT_DECODED = 3
+
+cdef extern from "pthread.h" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    ctypedef struct pthread_cond_t:
+        pass
+    int pthread_mutex_init(pthread_mutex_t *, void *)
+    int pthread_mutex_destroy(pthread_mutex_t *)
+    int pthread_mutex_lock(pthread_mutex_t *)
+    int pthread_mutex_unlock(pthread_mutex_t *)
+    int pthread_cond_init(pthread_cond_t *, void *)
+    int pthread_cond_destroy(pthread_cond_t *)
+    int pthread_cond_wait(pthread_cond_t *, pthread_mutex_t *)
+    int pthread_cond_broadcast(pthread_cond_t *)
+
+
+cdef struct Jsf32:
+    # Bob Jenkins's small fast generator (2007): the sequence decides which packets are deep
+    uint32_t a
+    uint32_t b
+    uint32_t c
+    uint32_t d
+
+
+cdef inline uint32_t rotl(uint32_t x, int k) noexcept nogil:
+    return (x << k) | (x >> (32 - k))
+
+
+cdef inline uint32_t jsf_next(Jsf32 *r) noexcept nogil:
+    cdef uint32_t e = r.a - rotl(r.b, 27)
+    r.a = r.b ^ rotl(r.c, 17)
+    r.b = r.c + r.d
+    r.c = r.d + e
+    r.d = e + r.a
+    return r.d
+
+
+cdef void jsf_seed(Jsf32 *r, uint32_t seed) noexcept nogil:
+    cdef int i
+    r.a = 0xF1EA5EEDU
+    r.b = seed
+    r.c = seed
+    r.d = seed
+    for i in range(20):
+        jsf_next(r)
+
+
+cdef class Engine:
+    """Feeds captures to handlers and keeps the closed periods.
+
+    shards: one list of Accumulators per worker, all made alike; chains: lists of indices into such a list;
+    hosts: [(family, address bytes, prefix length)]; compile_filter(link type) -> BpfProgram | None.
+    """
+    cdef Shard *shards
+    cdef int n_shards
+    cdef int n_handlers
+    cdef list keep                     # accumulators, by shard
+    cdef int n_chains
+    cdef int *chain_length
+    cdef int *chain_items              # MAX_HANDLERS per chain
+    cdef DecodeConfig decode
+    cdef int periods
+    cdef int deep_rate
+    cdef Jsf32 deep_rng
+    cdef int needs_dns, needs_udp, needs_bgp, needs_streams, dns_want, any_app
+    # input
+    cdef CaptureReader reader
+    cdef object compile_filter
+    cdef object filter_error
+    cdef int has_filter
+    cdef int n_programs
+    cdef uint16_t program_type[LINK_TYPES]
+    cdef void *program[LINK_TYPES]
+    cdef list programs
+    cdef Batch pending                 # the rest of a batch that a period's edge has cut
+    cdef uint32_t pending_at
+    cdef Batch single                  # one worker's
+    # time
+    cdef int started
+    cdef int64_t start_ts
+    cdef int64_t edge                  # first stamp of the next period
+    cdef int64_t last_ts
+    cdef int64_t first_ts
+    cdef int64_t bucket_start
+    cdef Closed closed[MAX_PERIODS]    # newest last
+    cdef int n_closed
+    cdef int finished
+    # counters
+    cdef uint64_t framed, kept, rotations
+    # workers
+    cdef Slot *slots
+    cdef pthread_mutex_t mutex
+    cdef pthread_cond_t cond
+    cdef int locks
+    cdef uint64_t next_frame
+    cdef uint64_t start_frame          # where this capture's slots begin
+    cdef int framing, ended, stopping
+    cdef int arrived
+    cdef uint64_t rotated
+
+    def __cinit__(self, list shards, list chains, hosts=(), int inner=0, int periods=5, int deep_rate=100,
+                  compile_filter=None, uint32_t stream_limit=300000, uint64_t seed=0):
+        cdef int i, j
+        cdef Accumulator acc
+        cdef Shard *s
+        if not 1 <= len(shards) <= MAX_SHARDS:
+            raise ValueError(f"1 to {MAX_SHARDS} workers")
+        if not 0 < len(shards[0]) <= MAX_HANDLERS:
+            raise ValueError(f"1 to {MAX_HANDLERS} handlers")
+        self.keep = shards
+        self.n_handlers = len(shards[0])
+        self.periods = periods
+        self.deep_rate = deep_rate
+        jsf_seed(&self.deep_rng, 1 if seed == 0 else <uint32_t>seed)
+        kll_set_seed(seed)
+        self.compile_filter = compile_filter
+        self.has_filter = compile_filter is not None
+        self.programs = []
+        self.decode.inner = inner
+        self._set_hosts(list(hosts))
+        self.n_chains = len(chains)
+        self.chain_length = <int *>calloc(self.n_chains, sizeof(int))
+        self.chain_items = <int *>calloc(self.n_chains * MAX_HANDLERS, sizeof(int))
+        if self.chain_length == NULL or self.chain_items == NULL:
+            raise MemoryError
+        for i, chain in enumerate(chains):
+            self.chain_length[i] = len(chain)
+            for j, index in enumerate(chain):
+                if not 0 <= index < self.n_handlers:
+                    raise IndexError(index)
+                self.chain_items[i * MAX_HANDLERS + j] = index
+        for acc in shards[0]:
+            self.needs_dns |= acc.needs_dns
+            self.needs_udp |= acc.needs_udp
+            self.needs_bgp |= acc.needs_bgp
+            self.needs_streams |= acc.needs_streams
+            self.dns_want |= acc.dns_want
+        self.needs_streams |= self.needs_dns | self.needs_bgp
+        self.shards = <Shard *>calloc(len(shards), sizeof(Shard))
+        if self.shards == NULL:
+            raise MemoryError
+        for i in range(len(shards)):
+            s = &self.shards[i]
+            self.n_shards = i + 1
+            s.owner = <void *>self
+            s.index = i
+            for j, acc in enumerate(shards[i]):
+                s.handlers[j] = <void *>acc
+            if shard_init(s, stream_limit, len(shards) == 1) < 0:
+                raise MemoryError
+        if self.n_shards > 1:
+            self.slots = <Slot *>calloc(SLOTS, sizeof(Slot))
+            if self.slots == NULL:
+                raise MemoryError
+        pthread_mutex_init(&self.mutex, NULL)
+        pthread_cond_init(&self.cond, NULL)
+        self.locks = 1
+
+    def _set_hosts(self, list hosts):
+        cdef int i, j, bits
+        cdef Subnet *s
+        if not hosts:
+            return
+        self.decode.hosts = <Subnet *>calloc(len(hosts), sizeof(Subnet))
+        if self.decode.hosts == NULL:
+            raise MemoryError
+        for i, (family, address, prefix) in enumerate(hosts):
+            s = &self.decode.hosts[i]
+            s.family = family
+            for j in range(4 if family == 4 else 16):
+                bits = min(8, max(0, prefix - 8 * j))
+                s.mask[j] = <uint8_t>(0xFF00 >> bits)
+                s.net[j] = (<uint8_t>address[j]) & s.mask[j]
+        self.decode.n_hosts = len(hosts)
+
+    def __dealloc__(self):
+        cdef int i, h, b
+        if self.reader is not None:
+            self.reader.release(&self.single)
+            self.reader.release(&self.pending)
+            if self.slots != NULL:
+                for i in range(SLOTS):
+                    self.reader.release(&self.slots[i].batch)
+        if self.shards != NULL:
+            for i in range(self.n_shards):
+                shard_free(&self.shards[i])
+            free(self.shards)
+        for i in range(self.n_closed):
+            for h in range(self.n_handlers):
+                for b in range(MAX_BLOCKS):
+                    mset_free(self.closed[i].sets[h][b])
+        free(self.slots)
+        free(self.chain_length)
+        free(self.chain_items)
+        free(self.decode.hosts)
+        if self.locks:
+            pthread_mutex_destroy(&self.mutex)
+            pthread_cond_destroy(&self.cond)
+
+    # ------------------------------------------------------------------ input
+
+    def attach(self, CaptureReader reader not None):
+        """Read this (opened) capture from now on. The one before must have ended."""
+        self.reader = reader
+        self.pending.n = 0
+        self.pending_at = 0
+        self.ended = 0
+        self.stopping = 0
+        self.start_frame = self.next_frame
+
+    def step(self):
+        """Work through up to STEP_BATCHES batches in this thread. False: the input has ended or is silent."""
+        cdef int i
+        cdef int more = 1
+        cdef int rotate
+        cdef int64_t ts
+        cdef Shard *s = &self.shards[0]
+        with nogil:
+            for i in range(STEP_BATCHES):
+                rotate = 0
+                if self.frame(&self.single, &rotate, &ts) == 0:
+                    more = 0
+                    break
+                if rotate:
+                    self.rotate(ts)
+                decode_batch(&self.decode, self.single.raw, self.single.n, s.decoded, &s.stats)
+                self.consume(s, s.decoded, NULL, self.single.n)
+                self.reader.release(&self.single)
+        if self.filter_error is not None:
+            raise self.filter_error
+        return more != 0
+
+    cdef int frame(self, Batch *b, int *rotate, int64_t *rotate_ts) noexcept nogil:
+        """The next batch with packets that pass the filter, none across a period's edge. 0: none now."""
+        cdef uint32_t i
+        cdef uint32_t n
+        while True:
+            if self.pending.n:
+                n = self.pending.n
+                memcpy(b.raw, self.pending.raw, n * sizeof(RawPacket))
+                b.n = n
+                b.block = self.pending.block
+                b.number = self.pending.number
+                self.pending.n = 0
+                self.pending.block = NULL
+            else:
+                if self.reader.next_batch(b) == 0:
+                    return 0
+                self.framed += b.n
+                if self.has_filter:
+                    if not self.filter_batch(b):
+                        return 0
+                    if b.n == 0:
+                        self.reader.release(b)
+                        continue
+                if self.deep_rate < 100:
+                    for i in range(b.n):
+                        if jsf_next(&self.deep_rng) % 100 < <uint32_t>self.deep_rate:
+                            b.raw[i].flags |= RF_DEEP
+                else:
+                    for i in range(b.n):
+                        b.raw[i].flags |= RF_DEEP
+            break
+        n = b.n
+        if not self.started:
+            self.started = 1
+            self.first_ts = b.raw[0].ts
+            self.open(b.raw[0].ts)
+        if self.periods > 1:
+            for i in range(n):
+                if b.raw[i].ts >= self.edge:
+                    break
+            else:
+                i = n
+            if i == 0:
+                rotate[0] = 1
+                rotate_ts[0] = b.raw[0].ts
+                self.edge = edge_after(b.raw[0].ts)
+                # the rest may cross the next edge as well
+                for i in range(1, n):
+                    if b.raw[i].ts >= self.edge:
+                        break
+                else:
+                    i = n
+            if i < n:
+                self.pending.n = n - i
+                memcpy(self.pending.raw, &b.raw[i], (n - i) * sizeof(RawPacket))
+                self.pending.number = b.number
+                self.pending.block = b.block
+                self.reader.hold(b)
+                b.n = i
+        self.last_ts = b.raw[b.n - 1].ts
+        self.kept += b.n
+        return 1
+
+    cdef int filter_batch(self, Batch *b) noexcept nogil:
+        cdef uint32_t i
+        cdef uint32_t n = 0
+        cdef int at
+        cdef int found = -1
+        cdef int linktype = -1
+        for i in range(b.n):
+            if b.raw[i].linktype != linktype:
+                linktype = b.raw[i].linktype
+                found = -1
+                for at in range(self.n_programs):
+                    if self.program_type[at] == linktype:
+                        found = at
+                        break
+                if found < 0:
+                    found = self.add_program(linktype)
+                    if found < 0:
+                        self.reader.release(b)
+                        return 0
+            if run_program(self.program[found], b.raw[i].data, b.raw[i].wirelen, b.raw[i].caplen):
+                b.raw[n] = b.raw[i]
+                n += 1
+        b.n = n
+        return 1
+
+    cdef int add_program(self, int linktype) noexcept with gil:
+        """Compile for a link type that shows up. A pcapng may bring a new one at any time."""
+        cdef BpfProgram program
+        try:
+            if self.n_programs == LINK_TYPES:
+                raise ValueError(f"more than {LINK_TYPES} link types in one capture")
+            program = self.compile_filter(linktype)
+            self.programs.append(program)
+            self.program[self.n_programs] = <void *>program
+            self.program_type[self.n_programs] = <uint16_t>linktype
+            self.n_programs += 1
+            return self.n_programs - 1
+        except Exception as e:
+            self.filter_error = e
+            return -1
+
+    # ------------------------------------------------------------------ time
+
+    cdef void open(self, int64_t ts) noexcept nogil:
+        cdef int i, h
+        self.bucket_start = ts
+        self.edge = edge_after(ts)
+        for i in range(self.n_shards):
+            for h in range(self.n_handlers):
+                (<Accumulator>self.shards[i].handlers[h]).open_bucket(ts)
+
+    cdef Closed *take(self, int64_t ts) noexcept nogil:
+        """Close the open bucket: all shards' sets merged, moved to the end of `closed`."""
+        cdef int h, b, i
+        cdef Closed *c
+        cdef MetricSet *whole
+        cdef Accumulator acc
+        # the open bucket counts as one of the periods, so periods - 1 closed ones stay beside it
+        if self.n_closed and self.n_closed >= (self.periods if self.finished else self.periods - 1):
+            for h in range(self.n_handlers):
+                for b in range(MAX_BLOCKS):
+                    mset_free(self.closed[0].sets[h][b])
+            for i in range(1, self.n_closed):
+                self.closed[i - 1] = self.closed[i]
+            self.n_closed -= 1
+        c = &self.closed[self.n_closed]
+        self.n_closed += 1
+        c.start = self.bucket_start
+        c.end = ts if ts > self.bucket_start else self.bucket_start
+        for h in range(self.n_handlers):
+            for b in range(MAX_BLOCKS):
+                whole = take_set(self.shards[0].handlers[h], b)
+                for i in range(1, self.n_shards):
+                    merge_set(whole, take_set(self.shards[i].handlers[h], b))
+                if whole != NULL:
+                    mset_close(whole, c.end)
+                c.sets[h][b] = whole
+        return c
+
+    cdef void rotate(self, int64_t ts) noexcept nogil:
+        """A packet has reached the period's edge; everything before it has been consumed."""
+        cdef Closed *c
+        cdef int i, h
+        c = self.take(ts)
+        self.bucket_start = ts
+        self.rotations += 1
+        for i in range(self.n_shards):
+            for h in range(self.n_handlers):
+                (<Accumulator>self.shards[i].handlers[h]).open_bucket(ts)
+                shift(self.shards[i].handlers[h], c.sets[h], ts)
+
+    def finish(self):
+        """End of all input: close connections and the open bucket with the last stamp. Once."""
+        cdef int i
+        if self.finished or not self.started:
+            self.finished = 1
+            return
+        with nogil:
+            for i in range(self.n_shards):
+                if self.needs_streams:
+                    stream_finish(&self.shards[i].streams, self.last_ts)
+                self.flush(&self.shards[i])
+            self.finished = 1
+            self.take(self.last_ts)
+
+    # ------------------------------------------------------------------ consuming
+
+    cdef void consume(self, Shard *s, Packet *pkts, const uint8_t *owner, uint32_t n) noexcept nogil:
+        """Gather the work of one decoded batch and hand it to the handlers."""
+        cdef uint32_t i
+        cdef Packet *p
+        cdef Work *w = &s.work
+        cdef int apps = self.needs_dns or self.needs_udp or self.needs_streams
+        cdef uint8_t me = <uint8_t>s.index
+        cdef uint64_t bytes_ = 0
+        for i in range(n):
+            if owner != NULL and owner[i] != me:
+                continue
+            p = &pkts[i]
+            bytes_ += p.wirelen
+            w.pkts[w.n_pkts] = p
+            w.n_pkts += 1
+            if apps and (p.app or p.flags & PF_FRAG or p.proto == PROTO_TCP):
+                self.above(s, p)
+        self.flush(s)
+        if s.n_whole:
+            frag_release(&s.frags)
+            s.n_whole = 0
+        s.wire_bytes += bytes_
+
+    cdef void above(self, Shard *s, Packet *p) noexcept nogil:
+        """What the handlers above L4 get of a packet."""
+        cdef Packet *whole
+        if p.flags & PF_FRAG:
+            if p.proto != PROTO_UDP and p.proto != PROTO_TCP:
+                return
+            whole = &s.whole[s.n_whole]
+            if not frag_feed(&s.frags, p, whole):
+                return
+            s.n_whole += 1     # a packet completes one datagram at most
+            decode_datagram(&self.decode, whole)
+            p = whole
+        if p.proto == PROTO_TCP and ((load64(p.src) | load64(p.src + 8)) == 0
+                                     or (load64(p.dst) | load64(p.dst + 8)) == 0):
+            s.work.tcp_errors += 1
+            s.work.error_ts = p.ts
+            return
+        if p.app == 0:
+            return
+        if p.l4 == PROTO_UDP:
+            if p.app & APP_DNS:
+                if self.needs_dns:
+                    self.dns_datagram(s, p)
+            s.work.udp[s.work.n_udp] = p
+            s.work.n_udp += 1
+        elif p.l4 == PROTO_TCP:
+            if (p.app & APP_DNS and self.needs_dns) or (p.app & APP_BGP and self.needs_bgp):
+                stream_feed(&s.streams, p)
+
+    cdef void dns_datagram(self, Shard *s, Packet *p) noexcept nogil:
+        cdef DnsMsg *m
+        cdef uint16_t port = dns_metric_port(p.sport, p.dport)
+        cdef uint32_t length
+        if port == 0:
+            return
+        if s.work.n_dns == MESSAGES:
+            self.flush(s)
+        m = &s.msgs[s.work.n_dns]
+        if dns_parse(p.data + p.payload_off, p.payload_len, self.dns_want, m) == DNS_SHORT:
+            s.dns_short += 1
+            return
+        m.pkt = p
+        m.ts = p.ts
+        m.flow_hash = flow_hash(p)
+        # the size as sent, not as captured
+        length = be16(p.data + p.payload_off - 4)
+        m.size = length - 8 if length >= 8 else p.payload_len
+        m.port = port
+        m.tcp = 0
+        s.work.dns[s.work.n_dns] = m
+        s.work.n_dns += 1
+
+    cdef void flush(self, Shard *s) noexcept nogil:
+        """Run every chain over what has been gathered, then forget it."""
+        cdef int i, j, turn
+        cdef const Work *feed
+        cdef Work outs[2]
+        cdef Work *out
+        cdef void *handler
+        if s.work.n_pkts or s.work.n_dns or s.work.n_udp or s.work.n_bgp or s.work.tcp_errors:
+            for i in range(self.n_chains):
+                feed = &s.work
+                for j in range(self.chain_length[i]):
+                    out = NULL
+                    if j + 1 < self.chain_length[i]:
+                        turn = j & 1
+                        out = &outs[turn]
+                        work_reset(out, &s.stages[1 + turn])
+                    handler = s.handlers[self.chain_items[i * MAX_HANDLERS + j]]
+                    (<Accumulator>handler).consume(handler, feed, out)
+                    feed = out
+        work_reset(&s.work, &s.stages[0])
+        s.n_extra = 0
+
+    # ------------------------------------------------------------------ workers
+
+    def run_worker(self, int index):
+        """Body of worker thread `index`: returns at the end of the input, or after stop()."""
+        with nogil:
+            self.work(&self.shards[index])
+
+    def stop(self):
+        """Let the workers return after the batches that are framed already."""
+        with nogil:
+            pthread_mutex_lock(&self.mutex)
+            self.stopping = 1
+            pthread_cond_broadcast(&self.cond)
+            pthread_mutex_unlock(&self.mutex)
+
+    cdef void work(self, Shard *s) noexcept nogil:
+        cdef uint64_t seq = self.start_frame
+        cdef uint64_t at
+        cdef Slot *slot
+        cdef Slot *other
+        cdef int found
+        pthread_mutex_lock(&self.mutex)
+        while True:
+            slot = &self.slots[seq % SLOTS]
+            if seq < self.next_frame and slot.state == SLOT_DECODED:
+                if slot.rotate and not self.meet(slot):
+                    break
+                pthread_mutex_unlock(&self.mutex)
+                self.consume(s, slot.decoded, slot.shard, slot.batch.n)
+                pthread_mutex_lock(&self.mutex)
+                slot.done += 1
+                if slot.done == <uint32_t>self.n_shards:
+                    self.reader.release(&slot.batch)
+                    slot.state = SLOT_FREE
+                    pthread_cond_broadcast(&self.cond)
+                seq += 1
+                continue
+            found = 0
+            for at in range(seq, self.next_frame):
+                other = &self.slots[at % SLOTS]
+                if other.state == SLOT_FRAMED:
+                    other.state = SLOT_DECODING
+                    pthread_mutex_unlock(&self.mutex)
+                    decode_batch(&self.decode, other.batch.raw, other.batch.n, other.decoded, &s.stats)
+                    self.assign(other)
+                    pthread_mutex_lock(&self.mutex)
+                    other.state = SLOT_DECODED
+                    pthread_cond_broadcast(&self.cond)
+                    found = 1
+                    break
+            if found:
+                continue
+            if not self.framing and not self.ended and not self.stopping:
+                other = &self.slots[self.next_frame % SLOTS]
+                if other.state == SLOT_FREE:
+                    self.framing = 1
+                    pthread_mutex_unlock(&self.mutex)
+                    other.rotate = 0
+                    found = self.frame(&other.batch, &other.rotate, &other.rotate_ts)
+                    pthread_mutex_lock(&self.mutex)
+                    self.framing = 0
+                    if found:
+                        other.state = SLOT_FRAMED
+                        other.done = 0
+                        self.next_frame += 1
+                    elif self.reader.ended or self.filter_error is not None:
+                        self.ended = 1
+                    pthread_cond_broadcast(&self.cond)
+                    continue
+            if seq >= self.next_frame and (self.ended or self.stopping) and not self.framing:
+                break
+            pthread_cond_wait(&self.cond, &self.mutex)
+        pthread_mutex_unlock(&self.mutex)
+
+    cdef void assign(self, Slot *slot) noexcept nogil:
+        cdef uint32_t i
+        for i in range(slot.batch.n):
+            # the high bits choose the shard, tables inside a shard use the low ones
+            slot.shard[i] = <uint8_t>(((slot.decoded[i].pair_hash >> 32) * <uint64_t>self.n_shards) >> 32)
+
+    cdef int meet(self, Slot *slot) noexcept nogil:
+        """All shards have consumed what came before this slot; the last to arrive rotates. Lock is held."""
+        cdef uint64_t mine = self.rotated
+        self.arrived += 1
+        if self.arrived == self.n_shards:
+            self.arrived = 0
+            self.rotate(slot.rotate_ts)
+            slot.rotate = 0
+            self.rotated += 1
+            pthread_cond_broadcast(&self.cond)
+            return 1
+        while self.rotated == mine:
+            pthread_cond_wait(&self.cond, &self.mutex)
+        return 1
+
+    # ------------------------------------------------------------------ results
+
+    def check(self):
+        """Raise what went wrong while the filter was compiled in mid-capture."""
+        if self.filter_error is not None:
+            raise self.filter_error
+
+    def buckets(self):
+        """Newest first: [(start ns, end ns, [blocks of handler 0, ...])]; blocks: MetricBlock or None.
+
+        The engine gives them away: a second call returns nothing.
+        """
+        cdef int i, h, b
+        result = []
+        for i in range(self.n_closed - 1, -1, -1):
+            handlers = []
+            for h in range(self.n_handlers):
+                blocks = []
+                for b in range(MAX_BLOCKS):
+                    if self.closed[i].sets[h][b] == NULL:
+                        blocks.append(None)
+                    else:
+                        blocks.append(MetricBlock.wrap(self.closed[i].sets[h][b]))
+                        self.closed[i].sets[h][b] = NULL
+                handlers.append(blocks)
+            result.append((self.closed[i].start, self.closed[i].end, handlers))
+        self.n_closed = 0
+        return result
+
+    @property
+    def packets(self):
+        """Packets that passed the filter."""
+        return self.kept
+
+    def stats(self):
+        """What was read, and each loss by stage."""
+        cdef int i, c
+        cdef Shard *s
+        cdef uint64_t wire_bytes = 0
+        malformed = {}
+        losses = dict.fromkeys((
+            "cut_by_snaplen", "fragments_evicted", "fragments_expired", "fragments_overlapped",
+            "fragments_malformed", "streams_evicted", "stream_gaps", "stream_bytes_lost",
+            "stream_segments_dropped", "dns_short", "dns_sides_lost", "bgp_unreadable"), 0)
+        for c in range(1, N_CAUSES):
+            malformed[CAUSES[c]] = 0
+        for i in range(self.n_shards):
+            s = &self.shards[i]
+            for c in range(1, N_CAUSES):
+                malformed[CAUSES[c]] += s.stats.cause[c]
+            wire_bytes += s.wire_bytes
+            losses["cut_by_snaplen"] += s.stats.cut
+            losses["fragments_evicted"] += s.frags.evicted
+            losses["fragments_expired"] += s.frags.expired
+            losses["fragments_overlapped"] += s.frags.overlapped
+            losses["fragments_malformed"] += s.frags.malformed
+            losses["streams_evicted"] += s.streams.evicted
+            losses["stream_gaps"] += s.streams.lost_segments
+            losses["stream_bytes_lost"] += s.streams.lost_bytes
+            losses["stream_segments_dropped"] += s.streams.dropped_held
+            losses["dns_short"] += s.dns_short
+            losses["dns_sides_lost"] += s.dns_sides_lost
+            losses["bgp_unreadable"] += s.bgp_unreadable
+        return {
+            "packets_read": self.framed,
+            "packets": self.kept,
+            "filtered_out": self.framed - self.kept - self.pending.n,
+            "wire_bytes": wire_bytes,
+            "malformed": malformed,
+            "losses": losses,
+            "periods": self.rotations + (1 if self.started else 0),
+            "first_ts": self.first_ts if self.started else None,
+            "last_ts": self.last_ts if self.started else None,
+        }
+
+
+cdef inline int64_t edge_after(int64_t ts) noexcept nogil:
+    """Whole seconds, as upstream has it: the second of ts plus 60 (metrics spec 2.2)."""
+    cdef int64_t second = ts // NS
+    if ts % NS < 0:
+        second -= 1
+    return (second + PERIOD_SECONDS) * NS
+
+
+cdef inline bint run_program(void *program, const uint8_t *data, uint32_t wirelen, uint32_t caplen) noexcept nogil:
+    return (<BpfProgram>program).run(data, wirelen, caplen) != 0
+
+
+cdef void shift(void *handler, MetricSet **closed, int64_t ts) noexcept nogil:
+    if (<Accumulator>handler).shifted != NULL:
+        (<Accumulator>handler).shifted(handler, closed, ts)
+
+
+cdef MetricSet *take_set(void *handler, int block) noexcept nogil:
+    cdef MetricSet *m = (<Accumulator>handler).sets[block]
+    (<Accumulator>handler).sets[block] = NULL
+    return m
+
+
+cdef void merge_set(MetricSet *whole, MetricSet *part) noexcept nogil:
+    if part != NULL:
+        if whole != NULL:
+            mset_merge(whole, part, 1)
+        mset_free(part)
+
+
+cdef void work_reset(Work *w, Stage *stage) noexcept nogil:
+    memset(w, 0, sizeof(Work))
+    w.pkts = stage.pkts
+    w.udp = stage.udp
+    w.dns = stage.dns
+    w.bgp = stage.bgp
+
+
+cdef int shard_init(Shard *s, uint32_t stream_limit, bint alone) noexcept nogil:
+    cdef int i
+    cdef size_t packets = BATCH_PACKETS + 2 * MESSAGES
+    if alone:
+        s.decoded = <Packet *>malloc(BATCH_PACKETS * sizeof(Packet))
+        if s.decoded == NULL:
+            return -1
+    s.extra = <Packet *>malloc(packets * sizeof(Packet))
+    s.whole = <Packet *>malloc(BATCH_PACKETS * sizeof(Packet))
+    s.msgs = <DnsMsg *>malloc(MESSAGES * sizeof(DnsMsg))
+    s.bgps = <BgpMsg *>malloc(MESSAGES * sizeof(BgpMsg))
+    if s.extra == NULL or s.whole == NULL or s.msgs == NULL or s.bgps == NULL:
+        return -1
+    for i in range(3):
+        # a stage can hold every frame and one packet per message
+        s.stages[i].pkts = <Packet **>malloc(packets * sizeof(Packet *))
+        s.stages[i].udp = <Packet **>malloc(packets * sizeof(Packet *))
+        s.stages[i].dns = <DnsMsg **>malloc(MESSAGES * sizeof(DnsMsg *))
+        s.stages[i].bgp = <BgpMsg **>malloc(MESSAGES * sizeof(BgpMsg *))
+        if s.stages[i].pkts == NULL or s.stages[i].udp == NULL or s.stages[i].dns == NULL or s.stages[i].bgp == NULL:
+            return -1
+    work_reset(&s.work, &s.stages[0])
+    if stream_init(&s.streams, stream_limit, on_segment, NULL, s) < 0:
+        return -1
+    return frag_init(&s.frags, FRAGMENT_DATAGRAMS, FRAGMENT_BYTES)
+
+
+cdef void shard_free(Shard *s) noexcept nogil:
+    cdef int i
+    free(s.decoded)
+    free(s.extra)
+    free(s.whole)
+    free(s.msgs)
+    free(s.bgps)
+    for i in range(3):
+        free(s.stages[i].pkts)
+        free(s.stages[i].udp)
+        free(s.stages[i].dns)
+        free(s.stages[i].bgp)
+    stream_free(&s.streams)
+    frag_free(&s.frags)
+
+
+cdef void on_segment(void *ctx, Stream *stream, int side, const uint8_t *data, uint32_t n,
+                     const Packet *pkt) noexcept nogil:
+    cdef Shard *s = <Shard *>ctx
+    cdef Segment seg
+    seg.shard = s
+    seg.pkt = pkt
+    seg.stand_in = NULL
+    if dns_metric_port(stream.port[0], stream.port[1]):
+        if dns_stream_segment(stream, side, data, n, on_dns, &seg):
+            s.dns_sides_lost += 1
+    else:
+        bgp_stream_segment(stream, side, data, n, on_bgp, &seg)
+
+
+cdef struct Segment:
+    Shard *shard
+    const Packet *pkt          # sent by the side that the message belongs to
+    Packet *stand_in           # a copy of it that outlives the call
+
+
+cdef Packet *stand_in(Segment *seg) noexcept nogil:
+    """A packet that stands for a message out of a stream; room for it has been made."""
+    cdef Shard *s = seg.shard
+    if seg.stand_in == NULL:
+        seg.stand_in = &s.extra[s.n_extra]
+        s.n_extra += 1
+        seg.stand_in[0] = seg.pkt[0]
+        seg.stand_in.flags |= PF_SYNTHETIC
+    return seg.stand_in
+
+
+cdef void on_dns(void *ctx, Stream *stream, int side, const uint8_t *data, uint32_t n) noexcept nogil:
+    cdef Segment *seg = <Segment *>ctx
+    cdef Shard *s = seg.shard
+    cdef DnsMsg *m
+    cdef Packet *p
+    if s.work.n_dns == MESSAGES or s.n_extra + 1 >= BATCH_PACKETS + MESSAGES:
+        flush_shard(s)
+    m = &s.msgs[s.work.n_dns]
+    if dns_parse(data, n, want_of(s), m) == DNS_SHORT:
+        s.dns_short += 1
+        return
+    # one synthetic packet per message: IP, TCP and the message (metrics spec 3.5)
+    seg.stand_in = NULL
+    p = stand_in(seg)
+    p.wirelen = (20 if p.l3 == L3_IPV4 else 40) + 20 + 2 + n
+    p.proto = PROTO_TCP
+    p.tcp_flags = 0
+    m.pkt = p
+    m.ts = p.ts
+    m.flow_hash = stream.hash
+    m.size = n
+    m.port = dns_metric_port(stream.port[side], stream.port[1 - side])
+    m.tcp = 1
+    s.work.dns[s.work.n_dns] = m
+    s.work.n_dns += 1
+
+
+cdef void on_bgp(void *ctx, Stream *stream, int side, int kind, uint32_t length) noexcept nogil:
+    cdef Segment *seg = <Segment *>ctx
+    cdef Shard *s = seg.shard
+    cdef BgpMsg *m
+    if s.work.n_bgp == MESSAGES or s.n_extra + 1 >= BATCH_PACKETS + MESSAGES:
+        flush_shard(s)
+        seg.stand_in = NULL
+    m = &s.bgps[s.work.n_bgp]
+    m.pkt = stand_in(seg)
+    m.ts = m.pkt.ts
+    m.type = <uint8_t>kind
+    m.length = <uint16_t>length
+    if kind == 0:
+        s.bgp_unreadable += 1
+    s.work.bgp[s.work.n_bgp] = m
+    s.work.n_bgp += 1
+
+
+cdef void flush_shard(Shard *s) noexcept nogil:
+    (<Engine>s.owner).flush(s)
+
+
+cdef int want_of(Shard *s) noexcept nogil:
+    return (<Engine>s.owner).dns_want
+

@@ -1,0 +1,400 @@
+"""Captures in, one summary out: the face of ``pktvisor-pcap`` for notebooks and programs."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from netprobe._core.capfile import CaptureReader
+from netprobe._core.decode import known_link_type
+from netprobe._core.engine import Engine
+from netprobe.errors import ConfigError, InputError
+from netprobe.handlers.config import DEFAULT_HANDLERS, HandlerConfig, HandlerSpec, parse_handlers
+from netprobe.hosts import parse_hosts
+from netprobe.inputs.sources import Source, open_source
+from netprobe.linktypes import name_of
+from netprobe.metrics import render_json, render_prometheus
+from netprobe.metrics.table import native_class
+from netprobe.metrics.window import HandlerWindow, merged, window_key
+
+if TYPE_CHECKING:
+    from netprobe._core.store import MetricBlock
+    from netprobe.geo import GeoNames
+
+NS = 1_000_000_000
+MAX_WORKERS = 16
+POLL_SECONDS = 0.05
+
+PathLike = str | os.PathLike[str]
+# DNS ports and BGP share the reassembler; the limit of the pcap input (metrics spec 4.4)
+STREAM_LIMIT = 300_000
+
+
+class Progress(NamedTuple):
+    """How far a run is: packets that passed the filter, bytes framed, bytes in all (None: not known)."""
+
+    packets: int
+    bytes: int
+    total_bytes: int | None
+
+
+class Summary:
+    """What some captures carried, by handler. Made by :func:`summarize`; mergeable and picklable.
+
+    ``packets``: packets that passed the filter. ``warnings``: one line each, for example about a cut file.
+    ``interrupted``: stopped before the end. ``stats``: packets read, malformed by cause, losses by stage.
+    """
+
+    def __init__(
+        self,
+        windows: Sequence[HandlerWindow],
+        *,
+        periods: int,
+        geo: GeoNames | None = None,
+        packets: int = 0,
+        warnings: Iterable[str] = (),
+        interrupted: bool = False,
+        stats: dict[str, Any] | None = None,
+    ) -> None:
+        self.windows = list(windows)
+        self.periods = periods
+        self.packets = packets
+        self.warnings = list(warnings)
+        self.interrupted = interrupted
+        self.stats: dict[str, Any] = stats or {}
+        self._geo = geo
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document of ``pktvisor-pcap``: ``{"5m": {"packets": …, "dns": …, "dhcp": …}}``."""
+        return {window_key(self.periods): render_json.render(self.windows, self._geo)}
+
+    def to_json(self) -> str:
+        """The document as one line of JSON with sorted keys."""
+        return render_json.dumps(self.to_dict())
+
+    def to_prometheus(self, **labels: str) -> str:
+        """The same numbers in Prometheus's text format; ``labels`` go on every sample."""
+        return render_prometheus.render(
+            [window.with_labels(**({"policy": "default"} | labels)) for window in self.windows], self._geo
+        )
+
+    def merge(self, other: Self) -> Summary:
+        """A new summary of both: counters and cardinalities as if everything had been read together.
+
+        Both must come from the same handlers with the same settings, ConfigError otherwise.
+        """
+        mine = [(w.table.type, w.table.version, w.config) for w in self.windows]
+        theirs = [(w.table.type, w.table.version, w.config) for w in other.windows]
+        if mine != theirs:
+            raise ConfigError("summaries of different handlers or settings cannot be merged")
+        windows = [
+            merged([a, b], _merge_blocks([a.blocks, b.blocks]))
+            for a, b in zip(self.windows, other.windows, strict=True)
+        ]
+        return Summary(
+            windows,
+            periods=self.periods,
+            geo=self._geo or other._geo,
+            packets=self.packets + other.packets,
+            warnings=[*self.warnings, *other.warnings],
+            interrupted=self.interrupted or other.interrupted,
+            stats=_add_stats(self.stats, other.stats),
+        )
+
+    def __repr__(self) -> str:
+        names = ", ".join(window.config.name for window in self.windows)
+        return f"<Summary of {self.packets} packets: {names}>"
+
+    def _repr_html_(self) -> str:
+        from netprobe.metrics.render_html import render
+
+        return render(self.to_dict(), self.packets)
+
+
+def merge(summaries: Iterable[Summary]) -> Summary:
+    """All summaries as one; ConfigError when there is none, or when their handlers differ."""
+    whole: Summary | None = None
+    for summary in summaries:
+        whole = summary if whole is None else whole.merge(summary)
+    if whole is None:
+        raise ConfigError("merge needs at least one summary")
+    return whole
+
+
+def summarize(
+    path: PathLike | Sequence[PathLike],
+    *,
+    handlers: Any = None,
+    hosts: str | Sequence[str] | None = None,
+    filter: str | None = None,
+    geo: GeoNames | None = None,
+    geo_city: PathLike | None = None,
+    geo_asn: PathLike | None = None,
+    workers: int = 1,
+    periods: int = 5,
+    deep_sample_rate: int = 100,
+    inner: bool = False,
+    seed: int = 0,
+    stream_limit: int = STREAM_LIMIT,
+    window_config: dict[str, Any] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    stop: threading.Event | None = None,
+) -> Summary:
+    """Summarise capture files (pcap, pcapng; also gzip, zstd, xz), in the order given.
+
+    path: one or several; ``-`` is standard input.
+    handlers: ``"net,dns:2.0"``, or a list of such names, of maps (type, version, config, filter,
+        metric_groups) and of lists (chains); by default net, dns and dhcp, version 1.0.
+    hosts: CIDRs, comma-separated or a list: what counts as inbound and outbound.
+    filter: a tcpdump expression.
+    geo, or geo_city and geo_asn: MaxMind databases for locations and AS.
+    workers: threads that share the packets by address pair.
+    periods: how many 60-second periods of packet time the summary covers, the newest ones; 1: everything.
+    deep_sample_rate: percent of packets whose addresses and names are looked at.
+    inner: count the innermost IP header of tunnels instead of the outermost.
+    seed: of everything that is random. stream_limit: TCP connections tracked at once.
+    progress: called a few times a second. stop: set it to end early, with what has been counted so far.
+
+    InputError: a file cannot be read. ConfigError: a setting cannot be used.
+    """
+    paths = [path] if isinstance(path, str | os.PathLike) else list(path)
+    if not paths:
+        raise InputError("no capture given")
+    if not 1 <= workers <= MAX_WORKERS:
+        raise ConfigError(f"workers: {workers}, expected 1 to {MAX_WORKERS}")
+    if not 1 <= periods <= 10:
+        raise ConfigError(f"periods: {periods}, expected 1 to 10")
+    if not 1 <= deep_sample_rate <= 100:
+        raise ConfigError(f"deep_sample_rate: {deep_sample_rate}, expected 1 to 100")
+    if geo is None and (geo_city or geo_asn):
+        geo = _open_geo(geo_city, geo_asn)
+    specs = parse_handlers(DEFAULT_HANDLERS if handlers is None else handlers)
+    defaults = {"num_periods": periods, "deep_sample_rate": deep_sample_rate, **(window_config or {})}
+    configs = [spec.resolve(window_config=defaults) for spec in specs]
+    run = _Run(
+        Engine(
+            [_accumulators(specs, configs, geo) for _ in range(workers)],
+            _chains(specs),
+            hosts=parse_hosts(hosts),
+            inner=int(inner),
+            periods=periods,
+            deep_rate=deep_sample_rate,
+            compile_filter=_compiler(filter) if filter else None,
+            stream_limit=stream_limit,
+            seed=seed,
+        ),
+        workers,
+        progress,
+        stop,
+    )
+    for one in paths:
+        if not run.read(one):
+            break
+    run.engine.finish()
+    return Summary(
+        _windows(run.engine, configs),
+        periods=periods,
+        geo=geo,
+        packets=run.engine.packets,
+        warnings=run.warnings,
+        interrupted=run.interrupted,
+        stats=run.engine.stats(),
+    )
+
+
+class _Run:
+    """One engine over several captures."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        workers: int,
+        progress: Callable[[Progress], None] | None,
+        stop: threading.Event | None,
+    ) -> None:
+        self.engine = engine
+        self.workers = workers
+        self.progress = progress
+        self.stop = stop
+        self.warnings: list[str] = []
+        self.interrupted = False
+
+    def read(self, path: PathLike) -> bool:
+        """Read one capture to its end. False: stopped."""
+        try:
+            source = open_source(path, self.stop)
+        except InterruptedError:
+            self.interrupted = True
+            return False
+        with source:
+            reader = CaptureReader(source)
+            try:
+                reader.open()
+            except ValueError as problem:
+                if source.error() is not None:
+                    raise source.error() from None  # type: ignore[misc]
+                raise InputError(f"{source.name}: {problem}; expected a pcap or pcapng capture") from None
+            except OSError as problem:
+                raise InputError(f"{source.name}: cannot be read: {problem.strerror}") from None
+            if reader.format_name == "pcap":
+                self._check_link_type(reader, source)
+            self.engine.attach(reader)
+            (self._alone if self.workers == 1 else self._together)(reader, source)
+            if not self.interrupted:
+                self._judge(reader, source)
+        return not self.interrupted
+
+    def _check_link_type(self, reader: CaptureReader, source: Source) -> None:
+        linktype = reader.interfaces()[0][0]
+        if not known_link_type(linktype):
+            raise InputError(f"{source.name}: link type {name_of(linktype)} is not supported")
+
+    def _tick(self, reader: CaptureReader, source: Source) -> bool:
+        """Report progress; True: somebody wants it to end."""
+        if self.progress is not None:
+            done = reader.bytes_read if source.size is None else source.position()
+            self.progress(Progress(self.engine.packets, done, source.size))
+        if self.stop is not None and self.stop.is_set():
+            self.interrupted = True
+        return self.interrupted
+
+    def _alone(self, reader: CaptureReader, source: Source) -> None:
+        while self.engine.step() or not reader.ended:
+            if self._tick(reader, source):
+                return
+
+    def _together(self, reader: CaptureReader, source: Source) -> None:
+        threads = [
+            threading.Thread(target=self.engine.run_worker, args=(index,), name=f"netprobe-{index}")
+            for index in range(self.workers)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            for thread in threads:
+                while thread.is_alive():
+                    thread.join(POLL_SECONDS)
+                    if self._tick(reader, source):
+                        self.engine.stop()
+        finally:
+            self.engine.stop()
+            for thread in threads:
+                thread.join()
+        self.engine.check()
+
+    def _judge(self, reader: CaptureReader, source: Source) -> None:
+        """Say what was wrong with the file; what came before counts."""
+        name = source.name
+        problem = source.error()
+        if problem is not None:
+            self.warnings.append(f"{problem}; what came before counts")
+        elif reader.how_ended == "cut":
+            self.warnings.append(f"{name}: is cut off in the middle of a record; what came before counts")
+        elif reader.how_ended == "damaged":
+            self.warnings.append(
+                f"{name}: has an impossible record after {reader.bytes_read} bytes; what came before counts"
+            )
+        elif reader.how_ended == "io":
+            self.warnings.append(f"{name}: {reader.error_text}; what came before counts")
+        if reader.orphan_packets:
+            self.warnings.append(
+                f"{name}: {reader.orphan_packets} packets of interfaces that the file does not describe"
+            )
+        strange = [(kind, n) for kind, n in reader.interfaces() if n and not known_link_type(kind)]
+        if strange and len(strange) == sum(1 for _, n in reader.interfaces() if n):
+            names = ", ".join(sorted({name_of(kind) for kind, _ in strange}))
+            raise InputError(f"{name}: link type {names} is not supported")
+        for kind, n in strange:
+            self.warnings.append(f"{name}: {n} packets of link type {name_of(kind)}, which is not supported")
+
+
+def _open_geo(city: PathLike | None, asn: PathLike | None) -> GeoNames:
+    from netprobe.geo import GeoAsn, GeoCity, GeoNames
+
+    return GeoNames(GeoCity(city) if city else None, GeoAsn(asn) if asn else None)
+
+
+def _compiler(expression: str) -> Callable[[int], Any]:
+    from netprobe.filters import compile_filter
+
+    # a bad expression fails before anything is read, not at the first packet
+    compile_filter(expression, 1)
+    return lambda linktype: compile_filter(expression, linktype)
+
+
+def _accumulators(specs: Sequence[HandlerSpec], configs: Sequence[HandlerConfig], geo: GeoNames | None) -> list[Any]:
+    """One worker's accumulators."""
+    city = geo.city_database.native if geo and geo.city_database else None
+    asn = geo.asn_database.native if geo and geo.asn_database else None
+    made = []
+    for spec, config in zip(specs, configs, strict=True):
+        build: Any = native_class(config.table)
+        extra = {"geo_names": geo} if config.type == "net" else {}
+        made.append(build(config, geo_city=city, geo_asn=asn, chained=spec.after is not None, **extra))
+    return made
+
+
+def _chains(specs: Sequence[HandlerSpec]) -> list[list[int]]:
+    chains: list[list[int]] = []
+    for index, spec in enumerate(specs):
+        if spec.after is None:
+            chains.append([index])
+        else:
+            next(chain for chain in chains if chain[-1] == spec.after).append(index)
+    return chains
+
+
+def _windows(engine: Engine, configs: Sequence[HandlerConfig]) -> list[HandlerWindow]:
+    """The newest periods of each handler as one window."""
+    buckets = engine.buckets()
+    found = []
+    for index, config in enumerate(configs):
+        windows = [
+            HandlerWindow(
+                table=config.table,
+                config=config,
+                blocks=handlers[index],
+                start_ts=start // NS,
+                length=end // NS - start // NS,
+                read_only=True,
+                recorded=True,
+            )
+            for start, end, handlers in buckets
+        ]
+        found.append(merged(windows, _merge_blocks([w.blocks for w in windows])) if len(windows) > 1 else windows[0])
+    return found
+
+
+def _merge_blocks(parts: Sequence[Sequence[Any]]) -> list[MetricBlock | None]:
+    """Blocks of different spans of time, newest first, as one; the originals stay as they are."""
+    whole: list[MetricBlock | None] = []
+    for blocks in zip(*parts, strict=True):
+        into = None
+        for block in blocks:
+            if block is None:
+                continue
+            if into is None:
+                into = block.clone()
+            else:
+                into.merge(block, same_span=False)
+        whole.append(into)
+    return whole
+
+
+def _add_stats(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    total: dict[str, Any] = {}
+    for key in {**a, **b}:
+        x, y = a.get(key), b.get(key)
+        if isinstance(x, dict) or isinstance(y, dict):
+            total[key] = _add_stats(x or {}, y or {})
+        elif x is None or y is None:
+            total[key] = y if x is None else x
+        elif key == "first_ts":
+            total[key] = min(x, y)
+        elif key == "last_ts":
+            total[key] = max(x, y)
+        else:
+            total[key] = x + y
+    return total
