@@ -52,6 +52,8 @@ EXIT_OK = 0
 EXIT_INTERRUPTED = 130
 EXIT_FAILURE = 255
 
+# netprobe.summary's; importing that for a number would slow every usage error
+MAX_WORKERS = 16
 INPUTS_PLANNED = ("dnstap", "sflow", "netflow")
 
 
@@ -101,7 +103,7 @@ def _settings(arguments: dict[str, Any]) -> dict[str, Any]:
         "filter": arguments["-b"] or None,
         "geo_city": arguments["--geo-city"],
         "geo_asn": arguments["--geo-asn"],
-        "workers": integer("--workers", arguments["--workers"], 1, 256),
+        "workers": integer("--workers", arguments["--workers"], 1, MAX_WORKERS),
         "periods": integer("--periods", arguments["--periods"], 1, 10),
         "deep_sample_rate": integer("--max-deep-sample", arguments["--max-deep-sample"], 1, 100, clamp=True),
     }

@@ -85,6 +85,10 @@ class _Database(Generic[_Rendered]):
             f"{self.role} database {self.path}: {reason}; expected a MaxMind {self.role} database (.mmdb)"
         )
 
+    def __reduce__(self) -> tuple[type, tuple[str]]:
+        # a summary that is sent elsewhere opens the file there
+        return type(self), (str(self.path),)
+
     def text(self, address: bytes, offset: int) -> _Rendered:
         """The record at `offset`, which `address` (16 bytes, IPv4 as ::ffff:a.b.c.d) leads to."""
         known = self._rendered.get(offset)

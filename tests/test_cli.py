@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 from netprobe.cli import _docopt, _log, pktvisor_pcap
 
+from netprobe import summary
 from netprobe._version import __version__
 from netprobe.errors import InputError
 
@@ -124,7 +125,8 @@ WRONG = [
     ("--periods 1_0 f", "--periods '1_0': not a whole number"),
     ("--periods 9999999999999999999999 f", "not a whole number"),
     ("--max-deep-sample many f", "--max-deep-sample 'many': not a whole number, expected 1 to 100"),
-    ("--workers 0 f", "--workers 0: out of range"),
+    ("--workers 0 f", "--workers 0: out of range, expected 1 to 16"),
+    ("--workers 17 f", "--workers 17: out of range"),
     ("--workers two f", "--workers 'two': not a whole number"),
     ("--prometheus=1 f", "--prometheus takes no value, got '1'"),
     ("-v=1 f", "-v takes no value, got '1'"),
@@ -180,7 +182,11 @@ def test_every_flag_of_upstream_is_there() -> None:
     assert words >= {"--max-deep-sample", "--periods", "--geo-city", "--geo-asn"}
 
 
-# --- the rest of the program, over a stand-in for the library ------------------------------------------------
+def test_limits_are_the_library_s() -> None:
+    assert pktvisor_pcap.MAX_WORKERS == summary.MAX_WORKERS
+
+
+# --- the rest of the program, over a stand-in for the library ----------------------------------------------
 
 
 class FakeSummary:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import pickle
 import random
 import sys
 from pathlib import Path
@@ -85,6 +86,7 @@ def test_asn_text(tmp_path: Path) -> None:
     assert geo.asn(key(asn, "6.6.6.6")) == UNKNOWN
     assert geo.city(key(asn, "1.128.0.0")) == ("", None, None)
     assert GeoNames().asn(bytes(20)) == ""
+    assert pickle.loads(pickle.dumps(geo)).asn(key(asn, "1.128.0.0")) == "1221/Telstra Pty Ltd"
 
 
 @pytest.mark.parametrize("record_size", [24, 28, 32])

@@ -152,9 +152,7 @@ class _Compressed(Source):
         except BrokenPipeError:
             pass
         except _Broken as problem:
-            self._failure = InputError(
-                f"{self.name}: the {self._kind} stream {problem}; what came before has been read"
-            )
+            self._failure = InputError(f"{self.name}: the {self._kind} stream {problem}")
         except OSError as problem:
             self._failure = InputError(f"{self.name}: cannot be read: {_reason(problem)}")
         finally:
