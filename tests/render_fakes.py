@@ -35,7 +35,7 @@ class FakeNative:
 
 
 class FakeBlock:
-    """Holds raw values by path: an int, a set, a Counter of keys, or a list of numbers."""
+    """Holds raw values by path: an int, a set, a Counter of keys, a list of numbers; a histogram as rendered."""
 
     def __init__(
         self, table: HandlerTable, values: Values | None = None, prefix: str = "", used: bool = True
@@ -55,8 +55,8 @@ class FakeBlock:
     def cardinality(self, index: int) -> int:
         return len(self._at["cardinality", index] or ())
 
-    def topn(self, index: int) -> list[tuple[bytes, int]]:
-        return list((self._at["topn", index] or {}).items())
+    def topn(self, index: int, limit: int | None = None) -> list[tuple[bytes, int]]:
+        return sorted((self._at["topn", index] or {}).items(), key=lambda row: (-row[1], row[0]))[:limit]
 
     def _ranked(self, seen: list[float], ranks: Sequence[float]) -> list[float]:
         ordered = sorted(seen)
@@ -72,7 +72,7 @@ class FakeBlock:
     def quantile_sum(self, index: int) -> float:
         return float(sum(self._at["quantile", index] or ()))
 
-    def histogram(self, index: int) -> list[tuple[float, int]] | None:
+    def histogram(self, index: int) -> tuple[list[tuple[float, int]], int] | None:
         return self._at["histogram", index]
 
     def rate(self, index: int, ranks: Sequence[float]) -> tuple[list[float], int, float] | None:

@@ -33,11 +33,11 @@ class Block(Protocol):
 
     def counter(self, index: int, /) -> int: ...
     def cardinality(self, index: int, /) -> int: ...
-    def topn(self, index: int, /) -> Sequence[tuple[bytes, int]]: ...
+    def topn(self, index: int, limit: int | None = None, /) -> Sequence[tuple[bytes, int]]: ...
     def quantiles(self, index: int, ranks: Sequence[float], /) -> Sequence[float] | None: ...
     def quantile_count(self, index: int, /) -> int: ...
     def quantile_sum(self, index: int, /) -> float: ...
-    def histogram(self, index: int, /) -> Sequence[tuple[float, int]] | None: ...
+    def histogram(self, index: int, /) -> tuple[Sequence[tuple[float, int]], int] | None: ...
     def rate(self, index: int, ranks: Sequence[float], /) -> tuple[Sequence[float], int, float] | None: ...
 
 
@@ -154,14 +154,11 @@ class Cell:
     def buckets(self) -> list[tuple[str, int]]:
         """A histogram's (boundary text, values up to it), the last ``+Inf``; empty when no value was seen."""
         found = self.block.histogram(self.index)
-        if not found:
+        if found is None:
             return []
-        return [(self._boundary(bound), cumulative) for bound, cumulative in found]
-
-    def _boundary(self, bound: float) -> str:
-        if bound == float("inf"):
-            return "+Inf"
-        return f"{bound:.6f}" if self.metric.is_float else str(int(bound))
+        bounds, total = found
+        form = "{:.6f}" if self.metric.is_float else "{:.0f}"
+        return [*((form.format(bound), cumulative) for bound, cumulative in bounds), ("+Inf", total)]
 
     def rows(self, geo: GeoNames | None = None) -> list[TopRow]:
         """A TopN's rows as configured, best first; no two with the same name and place."""
@@ -169,12 +166,13 @@ class Cell:
         assert render is not None, self.metric.path
         settings = self.window.config
         limits = settings.topn_count, settings.topn_percentile_threshold
-        items = self.block.topn(self.index)
         if render in JOINED:
+            items = self.block.topn(self.index)
             joined = _joined((render(key, geo), estimate) for key, estimate in items)
             return [TopRow(label, estimate) for label, estimate in top_rows(joined, *limits)]
-        best = ((render(key, geo), estimate) for key, estimate in top_rows(items, *limits))
-        return [TopRow(label, estimate) for label, estimate in _joined(best)]
+        items = top_rows(self.block.topn(self.index, settings.topn_count), *limits)
+        best = _joined((render(key, geo), estimate) for key, estimate in items)
+        return [TopRow(label, estimate) for label, estimate in best]
 
 
 def _joined(rows: Iterator[tuple[Label, int]]) -> list[tuple[Label, int]]:
