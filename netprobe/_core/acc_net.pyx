@@ -126,7 +126,7 @@ cdef bint accepts(NetBase self, const Packet *p) noexcept nogil:
     cdef const uint8_t *remote
     if p.direction == DIR_UNKNOWN:
         return False
-    remote = p.src if p.direction == DIR_IN else p.dst
+    remote = &p.src[0] if p.direction == DIR_IN else &p.dst[0]
     if self.filter_city and not (self.has_city and verdict(self, 0, self.city, remote, p.l3)):
         return False
     if self.filter_asn and not (self.has_asn and verdict(self, 1, self.asn, remote, p.l3)):

@@ -271,7 +271,7 @@ cdef class CaptureReader:
         return <int>got
 
     cdef int _need(self, uint32_t n) noexcept nogil:
-        """Have n contiguous bytes at pos: 1, or 0 when the input ends before that. n <= BLOCK_BYTES / 2."""
+        """Have n contiguous bytes at pos: 1, or 0 when the input ends before that. n <= BLOCK_BYTES."""
         while self.end - self.pos < n:
             if self.block == NULL or self.pos + n > BLOCK_BYTES or self.end == BLOCK_BYTES:
                 if self._new_block() < 0:

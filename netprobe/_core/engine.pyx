@@ -391,7 +391,6 @@ cdef class Engine:
         cdef int h, b, i
         cdef Closed *c
         cdef MetricSet *whole
-        cdef Accumulator acc
         # the open bucket counts as one of the periods, so periods - 1 closed ones stay beside it
         if self.n_closed and self.n_closed >= (self.periods if self.finished else self.periods - 1):
             for h in range(self.n_handlers):
