@@ -94,8 +94,6 @@ def test_readme_commands_exist() -> None:
 
 
 def test_links_of_the_documents_lead_somewhere() -> None:
-    import re
-
     for page in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
             if "://" not in target:
