@@ -1,9 +1,10 @@
-"""The captures that the benchmark runs on, from numbers: the same bytes for the same arguments on any machine.
+"""The captures that the benchmark runs on: the same bytes for the same arguments on any machine.
 
     python benchmarks/generate.py [--dir DIR] [--packets N[,N]] [mix|dns|small|flood ...]
 
-Each is a pcap file (microseconds, little-endian, Ethernet) at 100 000 packets per second of capture time. A file of
-fewer packets is a prefix of the one with more, so that the difference of two runs is the cost of packets alone.
+Each is a pcap file (microseconds, little-endian, Ethernet) at 100 000 packets per second of capture time. A
+file of fewer packets is a prefix of the one with more, so that the difference of two runs is the cost of
+packets alone.
 
 mix    100k flows, 70 % IPv4, frames of 64/594/1518 bytes as 7:4:1, 10 % tagged, 3 % ICMP, 15 % DNS over UDP
 dns    UDP queries and responses only, 200k names, 20k clients
@@ -43,7 +44,16 @@ HOSTS = {
 }
 
 # networks that MaxMind's public test databases know, so that look-ups find something
-GEO4 = [0x5102_45A0, 0x59A0_1470, 0xD8A0_5338, 0x027D_A0D8, 0x432B_9C00, 0xAF10_C700, 0xCAC4_E000, 0x0180_0000]
+GEO4 = [
+    0x5102_45A0,
+    0x59A0_1470,
+    0xD8A0_5338,
+    0x027D_A0D8,
+    0x432B_9C00,
+    0xAF10_C700,
+    0xCAC4_E000,
+    0x0180_0000,
+]
 GEO6 = ["2001:0218", "2a02:d280", "2a02:dac0", "2001:0230", "2001:0480", "2a02:ff80"]
 
 
@@ -252,7 +262,7 @@ def headers(
     ident: I64,
     end: I64,
 ) -> None:
-    """Record header, Ethernet, VLAN, IP and L4 header of packets of one shape. The datagram ends at frame[end]."""
+    """Record header, Ethernet, VLAN, IP and L4 header of packets of one shape; the datagram ends at `end`."""
     n = len(at)
     l2 = 18 if vlan else 14
     l3 = l2 + (40 if is6 else 20)
@@ -313,17 +323,39 @@ def by_shape(keys: list[I64]) -> list[I64]:
 
 
 def write_headers(
-    flat: U8, at: I64, us: I64, frame: I64, is6: I64, vlan: I64, proto: I64,
-    src: U8, dst: U8, sport: I64, dport: I64, flags: I64,
+    flat: U8,
+    at: I64,
+    us: I64,
+    frame: I64,
+    is6: I64,
+    vlan: I64,
+    proto: I64,
+    src: U8,
+    dst: U8,
+    sport: I64,
+    dport: I64,
+    flags: I64,
 ) -> None:
     # a bare TCP segment is shorter than the smallest frame: the rest of that is padding
     end = np.where((proto == 6) & (frame <= 68), header_len(is6, vlan, proto), frame)
     for k in by_shape([is6, vlan, proto]):
         p = int(proto[k[0]])
         headers(
-            flat, at[k], us[k], frame[k], bool(is6[k[0]]), bool(vlan[k[0]]), p,
-            src[k], dst[k], sport[k], dport[k], flags[k] if p == 6 else None, us[k] & 0xFFFF, end[k],
-        )  # fmt: skip
+            flat,
+            at[k],
+            us[k],
+            frame[k],
+            bool(is6[k[0]]),
+            bool(vlan[k[0]]),
+            p,
+            src[k],
+            dst[k],
+            sport[k],
+            dport[k],
+            flags[k] if p == 6 else None,
+            us[k] & 0xFFFF,
+            end[k],
+        )
 
 
 def header_len(is6: I64, vlan: I64, proto: I64) -> I64:
@@ -337,7 +369,9 @@ class Talk:
         self.names = names
         self.is6 = unit(mix64(np.arange(clients, dtype=np.int64), seed)) < 0.3
         self.server4 = np.arange(servers) % 2 == 0
-        self.client = addresses(clients, client_hosts, seed + 1, self.is6, 0xC0A8_0000, bytes.fromhex("20010db800010000"))
+        self.client = addresses(
+            clients, client_hosts, seed + 1, self.is6, 0xC0A8_0000, bytes.fromhex("20010db800010000")
+        )
         self.servers = servers
         all4 = np.zeros(servers, bool)
         four = addresses(servers, not client_hosts, seed + 5, all4, 0xC000_0200, b"\0" * 8)
@@ -363,7 +397,7 @@ class Talk:
 
 
 def dns_slots(slot: I64) -> tuple[I64, NDArray[np.bool_]]:
-    """Slot numbers to (transaction, is response): even slots ask, odd ones answer what was asked LAG slots ago."""
+    """Slots to (transaction, is response): even ones ask, odd ones answer what was asked LAG slots ago."""
     resp = slot % 2 == 1
     t = slot // 2
     return np.where(resp, np.maximum(t - LAG // 2, 0), t), resp
@@ -420,16 +454,30 @@ def make_mix() -> Chunk:
         flat = payload(int(at[-1]))
         small = imix == 64
         f = unit(mix64(index[o], 134))
-        flags = np.select([small & (f < 0.08), small & (f < 0.12), small & (f < 0.16), small & (f < 0.17)],
-                          [0x02, 0x12, 0x11, 0x04], np.where(small, 0x10, 0x18)).astype(np.int64)  # fmt: skip
+        flags = np.select(
+            [small & (f < 0.08), small & (f < 0.12), small & (f < 0.16), small & (f < 0.17)],
+            [0x02, 0x12, 0x11, 0x04],
+            np.where(small, 0x10, 0x18),
+        ).astype(np.int64)
         back = below(mix64(index[o], 135), 2).astype(bool)
         write_headers(
-            flat, at[:-1][o], us[o], frame[o], is6n[flow], vlan[flow], proto[flow],
-            np.where(back[:, None], peer[flow], host[flow]), np.where(back[:, None], host[flow], peer[flow]),
-            np.where(back, sport[flow], cport[flow]), np.where(back, cport[flow], sport[flow]), flags,
-        )  # fmt: skip
+            flat,
+            at[:-1][o],
+            us[o],
+            frame[o],
+            is6n[flow],
+            vlan[flow],
+            proto[flow],
+            np.where(back[:, None], peer[flow], host[flow]),
+            np.where(back[:, None], host[flow], peer[flow]),
+            np.where(back, sport[flow], cport[flow]),
+            np.where(back, cport[flow], sport[flow]),
+            flags,
+        )
         udp = np.full(len(d), 17)
-        write_headers(flat, at[:-1][d], us[d], frame[d], d_is6, d_vlan, udp, d_src, d_dst, d_sport, d_dport, udp)
+        write_headers(
+            flat, at[:-1][d], us[d], frame[d], d_is6, d_vlan, udp, d_src, d_dst, d_sport, d_dport, udp
+        )
         messages.write(flat, at[:-1][d] + RECORD + header_len(d_is6, d_vlan, udp))
         return flat
 
@@ -509,10 +557,19 @@ def make_flood() -> Chunk:
         at = np.concatenate(([0], np.cumsum(frame + RECORD)))
         flat = payload(int(at[-1]))
         write_headers(
-            flat, at[:-1], us, frame, is6, none, proto,
-            np.where(resp[:, None], server, client), np.where(resp[:, None], client, server),
-            np.where(resp, 53, port), np.where(resp, port, 53), np.full(n, 2),
-        )  # fmt: skip
+            flat,
+            at[:-1],
+            us,
+            frame,
+            is6,
+            none,
+            proto,
+            np.where(resp[:, None], server, client),
+            np.where(resp[:, None], client, server),
+            np.where(resp, 53, port),
+            np.where(resp, port, 53),
+            np.full(n, 2),
+        )
         messages.write(flat, at[:-1][d] + RECORD + head[d])
         return flat
 
@@ -527,7 +584,12 @@ def payload(n: int) -> U8:
     return np.resize(PATTERN, n)
 
 
-MAKERS: dict[str, Callable[[], Chunk]] = {"mix": make_mix, "dns": make_dns, "small": make_small, "flood": make_flood}
+MAKERS: dict[str, Callable[[], Chunk]] = {
+    "mix": make_mix,
+    "dns": make_dns,
+    "small": make_small,
+    "flood": make_flood,
+}
 
 
 def capture(kind: str, packets: int, folder: Path = DEFAULT_DIR) -> Path:
@@ -549,7 +611,9 @@ def capture(kind: str, packets: int, folder: Path = DEFAULT_DIR) -> Path:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("kinds", nargs="*", default=None, help="which captures (default: mix dns small)")
     parser.add_argument("--dir", type=Path, default=DEFAULT_DIR)
     parser.add_argument("--packets", default="1000000,5000000", help="how many packets, comma-separated")

@@ -1,8 +1,8 @@
 """What every test may ask for: where captures are, and what to do when something is missing.
 
-Locally a test that lacks a tool, root or the shared data is skipped with a message that names what is missing.
-Under ``CI=true`` a skip is a failure, because a suite that quietly runs nothing is green for the wrong reason;
-the one exception is the shared data, which is not part of the project.
+Locally a test that lacks a tool, root or the shared data is skipped with a message that names what is
+missing. Under ``CI=true`` a skip is a failure, because a suite that quietly runs nothing is green for the
+wrong reason; the one exception is the shared data, which is not part of the project.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python tests/generate.py OUTDIR
 
-``FILES`` (file formats) and ``FRAMES`` (what is on the wire) map a name to a function that returns the bytes of a
-capture. Tests write them to a temporary folder and ask tshark what is in them. scapy builds the packets, the
-containers are written here by hand so that odd ones are possible.
+``everything()`` gives the captures that netprobe and tshark should agree about, ``damaged()`` and ``odd()`` those
+where only netprobe's own promise counts. Tests write them to a temporary folder and ask tshark what is in them.
+scapy builds the packets; the containers are written by hand so that odd ones are possible.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from scapy.contrib.gtp import GTP_U_Header
 from scapy.contrib.mpls import MPLS
 from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.dhcp6 import (
+    DUID_LL,
     DHCP6_Advertise,
     DHCP6_RelayForward,
     DHCP6_Reply,
@@ -32,10 +33,9 @@ from scapy.layers.dhcp6 import (
     DHCP6OptClientId,
     DHCP6OptRelayMsg,
     DHCP6OptServerId,
-    DUID_LL,
 )
 from scapy.layers.dns import DNS, DNSQR, DNSRR, DNSRROPT, EDNS0ClientSubnet
-from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_RR, IPOption_Router_Alert, fragment
+from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_Router_Alert, IPOption_RR, fragment
 from scapy.layers.inet6 import (
     ICMPv6DestUnreach,
     ICMPv6EchoRequest,
@@ -84,7 +84,7 @@ def stamped(frames: Iterable[bytes | Rec], start: int = START_NS, step: int = ST
     return out
 
 
-# ---- containers ----------------------------------------------------------------------------------------------
+# ---- containers --------------------------------------------------------------------------------------------
 
 
 def pcap(
@@ -156,7 +156,9 @@ def units(ts: int, tsresol: int | None, tsoffset: int = 0) -> int:
     return ts * per_second // 1_000_000_000
 
 
-def epb(rec: Rec, order: str = "<", tsresol: int | None = None, tsoffset: int = 0, options: bytes = b"") -> bytes:
+def epb(
+    rec: Rec, order: str = "<", tsresol: int | None = None, tsoffset: int = 0, options: bytes = b""
+) -> bytes:
     t = units(rec.ts, tsresol, tsoffset)
     head = struct.pack(order + "5I", rec.iface, t >> 32, t & 0xFFFFFFFF, len(rec.data), rec.orig)
     return block(6, head + pad4(rec.data) + options, order)
@@ -176,7 +178,7 @@ def pcapng(frames: Iterable[bytes | Rec], linktype: int = ETHERNET, order: str =
     return shb(order) + idb(linktype, order) + b"".join(epb(r, order) for r in stamped(frames))
 
 
-# ---- packets -------------------------------------------------------------------------------------------------
+# ---- packets -----------------------------------------------------------------------------------------------
 
 
 def raw(packet: Packet) -> bytes:
@@ -230,10 +232,12 @@ def ether(payload: bytes | Packet, kind: int | None = None) -> bytes:
 
 
 def ethernet_frames() -> list[bytes]:
-    return [ether(d) for d in datagrams()] + [raw(Ether(src=MAC_A, dst=MAC_B) / ARP(psrc="10.1.0.1", pdst="10.1.0.9"))]
+    return [ether(d) for d in datagrams()] + [
+        raw(Ether(src=MAC_A, dst=MAC_B) / ARP(psrc="10.1.0.1", pdst="10.1.0.9"))
+    ]
 
 
-# ---- link types ----------------------------------------------------------------------------------------------
+# ---- link types --------------------------------------------------------------------------------------------
 
 
 def family(datagram: bytes, v6: int = 10) -> int:
@@ -294,7 +298,7 @@ def link_files() -> dict[str, bytes]:
     ds = datagrams()
     v4 = [d for d in ds if not is6(d)]
     v6 = [d for d in ds if is6(d)]
-    order6 = (10, 24, 28, 30)
+    order6 = (24, 28, 30, 24)
     return {
         "ethernet": pcap(ethernet_frames()),
         "raw-12": pcap(ds, RAW_12),
@@ -302,21 +306,24 @@ def link_files() -> dict[str, bytes]:
         "raw-101": pcap(ds, RAW),
         "ipv4": pcap(v4, IPV4),
         "ipv6": pcap(v6, IPV6),
-        "null-le": pcap([struct.pack("<I", family(d, order6[i % 4] or 10)) + d for i, d in enumerate(ds)], NULL),
+        "null-le": pcap([struct.pack("<I", family(d, order6[i % 4])) + d for i, d in enumerate(ds)], NULL),
         "null-be": pcap([struct.pack(">I", family(d, 30)) + d for d in ds], NULL, order=">"),
-        # written on a big-endian machine, its header converted: the family's order is that of the capturing host
+        # written on a big-endian machine, its header converted: the family's order is that of the
+        # capturing host
         "null-be-in-le": pcap([struct.pack(">I", family(d, 30)) + d for d in ds], NULL),
         "loop": pcap([struct.pack(">I", family(d, 24)) + d for d in ds], LOOP),
         "sll": pcap([sll(d) for d in ds], SLL),
         "sll2": pcap([sll2(d) for d in ds], SLL2),
         "ppp": pcap(
-            [(b"\xff\x03" if i % 2 else b"") + struct.pack(">H", ppp_kind(d)) + d for i, d in enumerate(ds)], PPP
+            [(b"\xff\x03" if i % 2 else b"") + struct.pack(">H", ppp_kind(d)) + d for i, d in enumerate(ds)],
+            PPP,
         ),
         "ppp-hdlc": pcap([b"\xff\x03" + struct.pack(">H", ppp_kind(d)) + d for d in ds], PPP_HDLC),
         "c-hdlc": pcap([b"\x0f\x00" + struct.pack(">H", kind_of(d)) + d for d in ds], C_HDLC),
         "pppoe": pcap([pppoe(d) for d in ds], PPPOE),
         "wlan": pcap(
-            [dot11(d, qos=i % 2 == 1, to_ds=3 if i % 3 == 2 else 1) for i, d in enumerate(ds)] + [beacon()], IEEE802_11
+            [dot11(d, qos=i % 2 == 1, to_ds=3 if i % 3 == 2 else 1) for i, d in enumerate(ds)] + [beacon()],
+            IEEE802_11,
         ),
         "radiotap": pcap(
             [radiotap(dot11(d, qos=i % 2 == 1), extended=i % 3 == 1) for i, d in enumerate(ds)]
@@ -327,7 +334,7 @@ def link_files() -> dict[str, bytes]:
     }
 
 
-# ---- what is inside Ethernet ---------------------------------------------------------------------------------
+# ---- what is inside Ethernet -------------------------------------------------------------------------------
 
 
 def eth() -> Ether:
@@ -365,7 +372,11 @@ def pppoe_frames() -> list[bytes]:
     out = [ether(pppoe(d), 0x8864) for d in datagrams()]
     # LCP echo, IPCP; discovery
     out.append(ether(struct.pack(">BBHHH", 0x11, 0, 0x55, 10, 0xC021) + b"\x09\1\0\x08\0\0\0\0", 0x8864))
-    out.append(raw(eth() / PPPoE(version=1, type=1, code=9, sessionid=0) / Raw(b"\1\1\0\0")).replace(b"\x88\x64", b"\x88\x63", 1))
+    out.append(
+        raw(eth() / PPPoE(version=1, type=1, code=9, sessionid=0) / Raw(b"\1\1\0\0")).replace(
+            b"\x88\x64", b"\x88\x63", 1
+        )
+    )
     out.append(raw(eth() / Dot1Q(vlan=3, type=0x8864)) + pppoe(datagrams()[2]))
     return out
 
@@ -391,7 +402,9 @@ def l4() -> list[bytes]:
     for flags in ("S", "SA", "A", "F", "FA", "R", "RA", "PA", "SE", "SEC", "U", ""):
         out.append(raw(eth() / ip4() / TCP(sport=5000, dport=80, flags=flags)))
         out.append(raw(eth() / ip6() / TCP(sport=5000, dport=80, flags=flags)))
-    out.append(raw(eth() / ip4() / TCP(sport=5000, dport=80, flags="S", options=[("MSS", 1460), ("NOP", None)])))
+    out.append(
+        raw(eth() / ip4() / TCP(sport=5000, dport=80, flags="S", options=[("MSS", 1460), ("NOP", None)]))
+    )
     for proto in (0, 2, 46, 50, 51, 88, 103, 112, 115, 136, 253, 255):
         out.append(raw(eth() / ip4(proto=proto) / Raw(bytes(24))))
     for proto in (89, 103, 136, 253):
@@ -419,7 +432,14 @@ def ipv6_extensions() -> list[bytes]:
     return [
         raw(eth() / ip6() / IPv6ExtHdrHopByHop() / udp),
         raw(eth() / ip6() / IPv6ExtHdrDestOpt() / tcp),
-        raw(eth() / ip6() / IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt() / IPv6ExtHdrRouting(addresses=["2001:db8::9"]) / tcp),
+        raw(
+            eth()
+            / ip6()
+            / IPv6ExtHdrHopByHop()
+            / IPv6ExtHdrDestOpt()
+            / IPv6ExtHdrRouting(addresses=["2001:db8::9"])
+            / tcp
+        ),
         raw(eth() / ip6() / IPv6ExtHdrFragment(offset=0, m=0, id=5) / udp),  # atomic fragment
         # authentication header, 12 + 12 bytes
         raw(eth() / ip6(nh=51) / Raw(bytes([6, 4]) + bytes(22)) / tcp),
@@ -436,10 +456,12 @@ def fragments() -> list[bytes]:
     four = [raw(f) for f in fragment(ip4("10.9.0.1", id=1) / UDP(sport=53, dport=40000) / big, 400)]
     back = [raw(f) for f in fragment(ip4("10.9.0.2", id=2) / UDP(sport=53, dport=40000) / big, 400)][::-1]
     lost = [raw(f) for f in fragment(ip4("10.9.0.3", id=3) / UDP(sport=53, dport=40000) / big, 400)][:-1]
-    tcp = [raw(f) for f in fragment(ip4("10.9.0.4", id=4) / TCP(sport=1, dport=2, flags="S") / Raw(b"x" * 600), 256)]
-    six = [
+    tcp = [
         raw(f)
-        for f in fragment6(ip6() / IPv6ExtHdrFragment(id=9) / UDP(sport=53, dport=40000) / big, 500)
+        for f in fragment(ip4("10.9.0.4", id=4) / TCP(sport=1, dport=2, flags="S") / Raw(b"x" * 600), 256)
+    ]
+    six = [
+        raw(f) for f in fragment6(ip6() / IPv6ExtHdrFragment(id=9) / UDP(sport=53, dport=40000) / big, 500)
     ]
     plain = [raw(ip4("10.9.0.5") / UDP(sport=40000, dport=53) / query("plain.example.com", 8))]
     return [ether(d) for d in [*four, *back, *lost, *tcp, *six, *plain]]
@@ -456,7 +478,12 @@ def tunnels() -> list[bytes]:
         raw(eth() / ip6() / inner6),
         raw(eth() / ip4() / GRE() / inner4),
         raw(eth() / ip6() / GRE(proto=0x86DD) / inner6),
-        raw(eth() / ip4() / GRE(key_present=1, key=7, seqnum_present=1, seqence_number=1, chksum_present=1) / inner4),
+        raw(
+            eth()
+            / ip4()
+            / GRE(key_present=1, key=7, seqnum_present=1, seqence_number=1, chksum_present=1)
+            / inner4
+        ),
         raw(eth() / ip4() / GRE(proto=0x6558) / frame),
         raw(eth() / ip4() / UDP(sport=50000, dport=4789, chksum=0) / VXLAN(vni=5) / frame),
         raw(eth() / ip6() / UDP(sport=50000, dport=4789) / VXLAN(vni=5) / eth() / inner6),
@@ -488,18 +515,28 @@ def dns_udp() -> list[bytes]:
                 ident += 1
                 name = f"h{ident % 9}.Zone{rcode}.example.org"
                 port = 20000 + ident
-                out.append(raw(eth() / ip(client, server) / UDP(sport=port, dport=53) / query(name, ident, qtype)))
+                out.append(
+                    raw(eth() / ip(client, server) / UDP(sport=port, dport=53) / query(name, ident, qtype))
+                )
                 answer = reply(name, ident, answers, rcode)
                 answer.qd = DNSQR(qname=name, qtype=qtype)
                 if ident % 5:  # the others are never answered
                     out.append(raw(eth() / ip(server, client) / UDP(sport=53, dport=port) / answer))
         # responses to nothing, on another of the ports
-        out.append(raw(eth() / ip(server, client) / UDP(sport=53, dport=999) / reply("orphan.example.org", 9999 + n)))
-        out.append(raw(eth() / ip(client, server) / UDP(sport=5353, dport=5353) / query("printer.local", 0, "PTR")))
+        out.append(
+            raw(eth() / ip(server, client) / UDP(sport=53, dport=999) / reply("orphan.example.org", 9999 + n))
+        )
+        out.append(
+            raw(eth() / ip(client, server) / UDP(sport=5353, dport=5353) / query("printer.local", 0, "PTR"))
+        )
         out.append(raw(eth() / ip(client, server) / UDP(sport=6000, dport=5355) / query("laptop", 5, "A")))
         # the root, a deep name, escapes
         out.append(raw(eth() / ip(client, server) / UDP(sport=7000, dport=53) / query(".", 6, "NS")))
-        out.append(raw(eth() / ip(client, server) / UDP(sport=7001, dport=53) / query("a.b.c.d.e.f.g.example.org", 7)))
+        out.append(
+            raw(
+                eth() / ip(client, server) / UDP(sport=7001, dport=53) / query("a.b.c.d.e.f.g.example.org", 7)
+            )
+        )
     return out
 
 
@@ -512,8 +549,17 @@ def dns_edns() -> list[bytes]:
     for i, (address, plen) in enumerate([("192.0.2.0", 24), ("198.51.100.128", 25), ("2001:db8:1234::", 48)]):
         q = query(f"ecs{i}.example.org", i, ar=ecs(address, plen))
         out.append(raw(eth() / ip4() / UDP(sport=30000 + i, dport=53) / q))
-        out.append(raw(eth() / ip4("198.51.100.7", "10.1.0.1") / UDP(sport=53, dport=30000 + i) / reply(f"ecs{i}.example.org", i)))
-    out.append(raw(eth() / ip4() / UDP(sport=30009, dport=53) / query("plain-opt.example.org", 9, ar=DNSRROPT())))
+        out.append(
+            raw(
+                eth()
+                / ip4("198.51.100.7", "10.1.0.1")
+                / UDP(sport=53, dport=30000 + i)
+                / reply(f"ecs{i}.example.org", i)
+            )
+        )
+    out.append(
+        raw(eth() / ip4() / UDP(sport=30009, dport=53) / query("plain-opt.example.org", 9, ar=DNSRROPT()))
+    )
     return out
 
 
@@ -730,7 +776,7 @@ FRAMES: dict[str, Callable[[], list[bytes]]] = {
 }
 
 
-# ---- file formats --------------------------------------------------------------------------------------------
+# ---- file formats ------------------------------------------------------------------------------------------
 
 
 def formats() -> dict[str, bytes]:
@@ -757,9 +803,13 @@ def formats() -> dict[str, bytes]:
         "ng-only-section": shb(),
     }
     for resol in (0, 3, 6, 9, 10, 0x80, 0x8A, 0x94, 0xA0):
-        out[f"ng-tsresol-{resol:02x}"] = shb() + idb(tsresol=resol) + b"".join(epb(r, tsresol=resol) for r in recs)
+        out[f"ng-tsresol-{resol:02x}"] = (
+            shb() + idb(tsresol=resol) + b"".join(epb(r, tsresol=resol) for r in recs)
+        )
     out["ng-tsoffset"] = (
-        shb() + idb(tsresol=9, tsoffset=1_600_000_000) + b"".join(epb(r, tsresol=9, tsoffset=1_600_000_000) for r in recs)
+        shb()
+        + idb(tsresol=9, tsoffset=1_600_000_000)
+        + b"".join(epb(r, tsresol=9, tsoffset=1_600_000_000) for r in recs)
     )
     out["ng-tsoffset-negative"] = (
         shb() + idb(tsresol=9, tsoffset=-1000) + b"".join(epb(r, tsresol=9, tsoffset=-1000) for r in recs)
@@ -787,8 +837,7 @@ def formats() -> dict[str, bytes]:
     out["ng-spb"] = shb() + idb(snaplen=60) + b"".join(spb(r._replace(data=r.data[:60])) for r in recs)
     out["ng-old-pb"] = shb() + idb() + b"".join(old_pb(r) for r in usec)
     unknown = (
-        block(0x0000_0BAD, b"\0\0\x80\0" + b"custom data")
-        + block(4, struct.pack("<2H", 0, 0))  # names
+        block(4, struct.pack("<2H", 0, 0))  # names
         + block(5, struct.pack("<3I", 0, 0, 0) + option(0, b""))  # statistics
         + block(0x7FFF_FFF1, b"z" * 33)
         + block(0x0000_000A, b"secr" + struct.pack("<I", 4) + b"keys")
@@ -854,12 +903,18 @@ def odd() -> dict[str, bytes]:
         base[pos + 4 : pos + 8] = struct.pack("<I", 1_000_000 + i * 1_500_000)
     return {
         "backwards": at(t, t - 5_000_000_000, t + 1, t - 120_000_000_000, t + 61_000_000_000, t),
-        "jump-10-years": at(t, t + 1, t + 10 * year, t + 10 * year + 5, t + 10 * year + 9, t + 10 * year + 10),
+        "jump-10-years": at(
+            t, t + 1, t + 10 * year, t + 10 * year + 5, t + 10 * year + 9, t + 10 * year + 10
+        ),
         "zero-then-now": at(0, t, t + 1, t + 2, t + 3, t + 4),
         "sub-second-over": bytes(base),
         "caplen-over-orig": pcap([Rec(f, orig=max(1, len(f) - 10)) for f in frames]),
         "orig-huge": pcap([Rec(f, orig=0x7FFFFFFF) for f in frames]),
         "caplen-0": pcap([Rec(b"", orig=60), *frames]),
+        # not in formats(): tshark shows custom blocks as frames
+        "ng-custom-block": pcapng(frames)
+        + block(0x0000_0BAD, struct.pack("<I", 32473) + b"custom data")
+        + block(0x4000_0BAD, struct.pack("<I", 32473) + b"more of it"),
     }
 
 

@@ -1,7 +1,8 @@
 """What tshark says about a capture: the figures that netprobe is compared with.
 
-Two runs of tshark per file. One without any reassembly gives the frames: times, lengths and the outermost IP header,
-whatever carries it. The other, with fragments and streams put together, gives the DNS, DHCP and BGP messages.
+Two runs of tshark per file. One without any reassembly gives the frames: times, lengths and the outermost IP
+header, whatever carries it. The other, with fragments and streams put together, gives the DNS, DHCP and BGP
+messages.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ FRAME_FIELDS = [
     "frame.number", "frame.time_epoch", "frame.len", "frame.cap_len", "frame.protocols",
     "ip.src", "ip.dst", "ip.proto", "ip.flags.mf", "ip.frag_offset",
     "ipv6.src", "ipv6.dst", "ipv6.nxt", *EXTENSIONS.values(), "ipv6.fraghdr.more", "ipv6.fraghdr.offset",
-    "tcp.srcport", "tcp.dstport", "tcp.flags", "udp.srcport", "udp.dstport", "vlan.id",
+    "tcp.srcport", "tcp.dstport", "tcp.flags", "udp.srcport", "udp.dstport", "vlan.id", "ieee8021ad.id",
 ]  # fmt: skip
 MESSAGE_FIELDS = [
     "frame.number", "frame.protocols", "udp.srcport", "udp.dstport", "tcp.srcport", "tcp.dstport",
@@ -135,10 +136,22 @@ def tshark(path: Path, fields: Sequence[str], reassemble: bool) -> list[dict[str
     command = ["tshark", "-n", "-r", str(path), "-T", "fields", "-E", "separator=/t", "-E", "occurrence=a",
                "-E", "aggregator=|"]  # fmt: skip
     switch = "TRUE" if reassemble else "FALSE"
-    for preference in ("ip.defragment", "ipv6.defragment", "tcp.desegment_tcp_streams", "tcp.reassemble_out_of_order"):
+    for preference in (
+        "ip.defragment",
+        "ipv6.defragment",
+        "tcp.desegment_tcp_streams",
+        "tcp.reassemble_out_of_order",
+    ):
         command += ["-o", f"{preference}:{switch}"]
     # a header is what it is: no verdicts by checksum
-    command += ["-o", "tcp.check_checksum:FALSE", "-o", "udp.check_checksum:FALSE", "-o", "ip.check_checksum:FALSE"]
+    command += [
+        "-o",
+        "tcp.check_checksum:FALSE",
+        "-o",
+        "udp.check_checksum:FALSE",
+        "-o",
+        "ip.check_checksum:FALSE",
+    ]
     if reassemble:
         command += ["-d", "udp.port==53000,dns", "-d", "tcp.port==53000,dns", "-d", "tcp.port==5353,dns"]
     for name in fields:
@@ -165,6 +178,8 @@ def number(text: str) -> int:
 
 def stamp(text: str) -> int:
     """Decimal seconds as nanoseconds."""
+    if not text:
+        return -1  # simple packet blocks have no time
     seconds, _, fraction = text.partition(".")
     return int(seconds) * 1_000_000_000 + int((fraction + "000000000")[:9])
 
@@ -177,8 +192,9 @@ def frame_of(row: dict[str, list[str]]) -> Frame:
         caplen=int(first(row, "frame.cap_len")),
         protocols=layers,
     )
-    if row["vlan.id"]:
-        frame.vlan = int(first(row, "vlan.id"))
+    tag = next((f"{layer}.id" for layer in layers if layer in ("vlan", "ieee8021ad")), "")
+    if tag and row[tag]:
+        frame.vlan = int(first(row, tag))
     at = next((i for i, layer in enumerate(layers) if layer in ("ip", "ipv6")), -1)
     # cut inside the header or unreadable: tshark names the layer but has no addresses
     if at < 0:

@@ -1,7 +1,7 @@
 """The worked values of the specifications, on the captures that come with them.
 
-Metrics spec sections 16.1 to 16.5 and 16.8, agent spec sections 8.3 and 8.4. Exceptions, all of them in DESIGN
-(What counts): cardinalities are the true counts (70 and 210, not 69 and 212); no events for connection ends
+Metrics spec sections 16.1 to 16.5 and 16.8, agent spec sections 8.3 and 8.4. Exceptions, all of them in
+DESIGN (What counts): cardinalities are the true counts (70 and 210, not 69 and 212); no events for connection ends
 (2100, not 2310); a message that matches two predicates is delivered once.
 """
 
@@ -25,9 +25,17 @@ def pcaps(shared: Path) -> Path:
     return shared / "pcap" / "pktvisor"
 
 
-def spec(kind: str, version: str = "1.0", groups: Mapping[str, Sequence[str]] | None = None, **settings: Any) -> Spec:
+def spec(
+    kind: str, version: str = "1.0", groups: Mapping[str, Sequence[str]] | None = None, **settings: Any
+) -> Spec:
     """A handler; `settings` go into its filter map, the window's keys into its config."""
-    window = {"topn_count", "topn_percentile_threshold", "deep_sample_rate", "recorded_stream", "public_suffix_list"}
+    window = {
+        "topn_count",
+        "topn_percentile_threshold",
+        "deep_sample_rate",
+        "recorded_stream",
+        "public_suffix_list",
+    }
     return {
         "type": kind,
         "version": version,
@@ -61,20 +69,27 @@ def has(block: Mapping[str, Any], **want: int) -> None:
 ALL = {"enable": ["all"]}
 
 
-# ---- 16.1 net 1.0 --------------------------------------------------------------------------------------------
+# ---- 16.1 net 1.0 ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("name", "start", "length", "want"),
     [
         ("dns_ipv4_udp.pcap", 1567706414, 6, {"events": 140, "udp": 140, "ipv4": 140, "ipv6": 0, "tcp": 0}),
-        ("dns_ipv4_tcp.pcap", 1567706433, 7, {"events": 2100, "tcp": 2100, "ipv4": 2100, "ipv6": 0, "udp": 0}),
+        (
+            "dns_ipv4_tcp.pcap",
+            1567706433,
+            7,
+            {"events": 2100, "tcp": 2100, "ipv4": 2100, "ipv6": 0, "udp": 0},
+        ),
         ("dns_ipv6_udp.pcap", 1567706365, 6, {"events": 140, "udp": 140, "ipv4": 0, "ipv6": 140, "tcp": 0}),
     ],
 )
 def test_net_v1(pcaps: Path, name: str, start: int, length: int, want: dict[str, int]) -> None:
     net = run(pcaps / name, "net")["packets"]
-    has(net, **want, total=want["events"], deep_samples=want["events"], filtered=0, unknown_dir=want["events"])
+    has(
+        net, **want, total=want["events"], deep_samples=want["events"], filtered=0, unknown_dir=want["events"]
+    )
     assert net["period"] == {"start_ts": start, "length": length}
     assert net["protocol"]["tcp"]["syn"] == (420 if "tcp" in name else 0)
     # direction unknown: the tables stay empty (16.8)
@@ -105,7 +120,9 @@ def geo_options(geo_city: str, geo_asn: str) -> dict[str, str]:
     return {"geo_city": geo_city, "geo_asn": geo_asn}
 
 
-@pytest.mark.parametrize("keys", [("geoloc_notfound",), ("asn_notfound",), ("geoloc_notfound", "asn_notfound")])
+@pytest.mark.parametrize(
+    "keys", [("geoloc_notfound",), ("asn_notfound",), ("geoloc_notfound", "asn_notfound")]
+)
 def test_net_v1_not_found(pcaps: Path, geo_city: str, geo_asn: str, keys: tuple[str, ...]) -> None:
     handler = spec("net", **dict.fromkeys(keys, True))
     geo = geo_options(geo_city, geo_asn)
@@ -141,7 +158,7 @@ def test_net_configuration_errors(pcaps: Path, version: str) -> None:
             run(path, spec("net", version, groups={switch: ["rates"]}))
 
 
-# ---- chains (16.1, 16.2) -------------------------------------------------------------------------------------
+# ---- chains (16.1, 16.2) -----------------------------------------------------------------------------------
 
 
 def test_chain_dns_net_v1(pcaps: Path) -> None:
@@ -213,18 +230,32 @@ def test_chain_of_four_v2(pcaps: Path, geo_city: str, geo_asn: str) -> None:
     assert [(d["unknown"]["tcp_xacts"], d["unknown"]["ipv4_xacts"]) for d in dnss] == [(210, 210)] * 2
 
 
-# ---- 16.2 net 2.0 --------------------------------------------------------------------------------------------
+# ---- 16.2 net 2.0 ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("name", "packets", "want", "address"),
     [
-        ("dns_ipv4_udp.pcap", 140, {"udp_packets": 140, "ipv4_packets": 140, "ipv6_packets": 0}, ("127.0.0.1", 280)),
-        ("dns_ipv4_tcp.pcap", 2100, {"tcp_packets": 2100, "ipv4_packets": 2100, "ipv6_packets": 0},
-         ("127.0.0.1", 4200)),
-        ("dns_ipv6_udp.pcap", 140, {"udp_packets": 140, "ipv4_packets": 0, "ipv6_packets": 140}, ("::1", 280)),
+        (
+            "dns_ipv4_udp.pcap",
+            140,
+            {"udp_packets": 140, "ipv4_packets": 140, "ipv6_packets": 0},
+            ("127.0.0.1", 280),
+        ),
+        (
+            "dns_ipv4_tcp.pcap",
+            2100,
+            {"tcp_packets": 2100, "ipv4_packets": 2100, "ipv6_packets": 0},
+            ("127.0.0.1", 4200),
+        ),
+        (
+            "dns_ipv6_udp.pcap",
+            140,
+            {"udp_packets": 140, "ipv4_packets": 0, "ipv6_packets": 140},
+            ("::1", 280),
+        ),
     ],
-)  # fmt: skip
+)
 def test_net_v2(pcaps: Path, name: str, packets: int, want: dict[str, int], address: tuple[str, int]) -> None:
     net = run(pcaps / name, "net:2.0")["net"]
     has(net, observed_packets=packets, deep_sampled_packets=packets, filtered_packets=0)
@@ -246,7 +277,9 @@ def test_net_v2_mixed(pcaps: Path) -> None:
     assert net["out"]["payload_size_bytes"] == {"p50": 89, "p90": 94, "p95": 94, "p99": 94}
 
 
-@pytest.mark.parametrize("keys", [("geoloc_notfound",), ("asn_notfound",), ("geoloc_notfound", "asn_notfound")])
+@pytest.mark.parametrize(
+    "keys", [("geoloc_notfound",), ("asn_notfound",), ("geoloc_notfound", "asn_notfound")]
+)
 def test_net_v2_not_found(pcaps: Path, geo_city: str, geo_asn: str, keys: tuple[str, ...]) -> None:
     handler = spec("net", "2.0", **dict.fromkeys(keys, True))
     geo = geo_options(geo_city, geo_asn)
@@ -268,7 +301,7 @@ def test_net_v2_geo_filters(pcaps: Path, geo_city: str, geo_asn: str, settings: 
         assert net.get(block, {}).get("top_asn_packets", []) == []
 
 
-# ---- 16.3 dns 1.0 --------------------------------------------------------------------------------------------
+# ---- 16.3 dns 1.0 ------------------------------------------------------------------------------------------
 
 QTYPES = {
     "dns_ipv4_udp.pcap": {"AAAA": 17, "NS": 12, "SOA": 9, "TXT": 9, "A": 8, "CNAME": 8, "MX": 7},
@@ -280,9 +313,21 @@ QTYPES = {
 @pytest.mark.parametrize(
     ("name", "events", "want"),
     [
-        ("dns_ipv4_udp.pcap", 140, {"udp": 140, "tcp": 0, "ipv4": 140, "ipv6": 0, "queries": 70, "replies": 70}),
-        ("dns_ipv4_tcp.pcap", 420, {"udp": 0, "tcp": 420, "ipv4": 420, "ipv6": 0, "queries": 210, "replies": 210}),
-        ("dns_ipv6_udp.pcap", 140, {"udp": 140, "tcp": 0, "ipv4": 0, "ipv6": 140, "queries": 70, "replies": 70}),
+        (
+            "dns_ipv4_udp.pcap",
+            140,
+            {"udp": 140, "tcp": 0, "ipv4": 140, "ipv6": 0, "queries": 70, "replies": 70},
+        ),
+        (
+            "dns_ipv4_tcp.pcap",
+            420,
+            {"udp": 0, "tcp": 420, "ipv4": 420, "ipv6": 0, "queries": 210, "replies": 210},
+        ),
+        (
+            "dns_ipv6_udp.pcap",
+            140,
+            {"udp": 140, "tcp": 0, "ipv4": 0, "ipv6": 140, "queries": 70, "replies": 70},
+        ),
     ],
 )
 def test_dns_v1(pcaps: Path, name: str, events: int, want: dict[str, int]) -> None:
@@ -298,26 +343,66 @@ def test_dns_v1(pcaps: Path, name: str, events: int, want: dict[str, int]) -> No
 
 
 MIXED_V1: list[tuple[Spec, dict[str, int]]] = [
-    ({"exclude_noerror": True},
-     {"noerror": 0, "srvfail": 0, "refused": 1, "nxdomain": 1, "nodata": 0, "filtered": 22}),
-    ({"only_rcode": 3}, {"noerror": 0, "srvfail": 0, "refused": 0, "nxdomain": 1, "nodata": 0, "filtered": 0}),
-    ({"only_rcode": ["nxdomain", "5"]},
-     {"noerror": 0, "srvfail": 0, "refused": 1, "nxdomain": 1, "nodata": 0, "filtered": 0}),
-    ({"only_qname": ["play.GooGle.com", "nonexistent.google.com"]},
-     {"udp": 6, "noerror": 2, "srvfail": 0, "refused": 0, "nxdomain": 1, "nodata": 2, "total": 6, "filtered": 0}),
-    ({"only_qname_suffix": ["GooGle.com"]},
-     {"udp": 10, "noerror": 4, "srvfail": 0, "refused": 0, "nxdomain": 1, "nodata": 2, "total": 10, "filtered": 14}),
-    ({"only_rcode": 0, "answer_count": 0},
-     {"udp": 4, "noerror": 4, "srvfail": 0, "refused": 0, "nxdomain": 0, "nodata": 4, "filtered": 6}),
-    ({"public_suffix_list": True},
-     {"udp": 24, "noerror": 10, "srvfail": 0, "refused": 1, "nxdomain": 1, "filtered": 0}),
-    ({"only_queries": True},
-     {"udp": 12, "noerror": 0, "srvfail": 0, "refused": 0, "nxdomain": 0, "filtered": 12}),
-    ({"only_responses": True}, {"udp": 12, "noerror": 10, "srvfail": 0, "refused": 1, "nxdomain": 1, "filtered": 12}),
+    (
+        {"exclude_noerror": True},
+        {"noerror": 0, "srvfail": 0, "refused": 1, "nxdomain": 1, "nodata": 0, "filtered": 22},
+    ),
+    (
+        {"only_rcode": 3},
+        {"noerror": 0, "srvfail": 0, "refused": 0, "nxdomain": 1, "nodata": 0, "filtered": 0},
+    ),
+    (
+        {"only_rcode": ["nxdomain", "5"]},
+        {"noerror": 0, "srvfail": 0, "refused": 1, "nxdomain": 1, "nodata": 0, "filtered": 0},
+    ),
+    (
+        {"only_qname": ["play.GooGle.com", "nonexistent.google.com"]},
+        {
+            "udp": 6,
+            "noerror": 2,
+            "srvfail": 0,
+            "refused": 0,
+            "nxdomain": 1,
+            "nodata": 2,
+            "total": 6,
+            "filtered": 0,
+        },
+    ),
+    (
+        {"only_qname_suffix": ["GooGle.com"]},
+        {
+            "udp": 10,
+            "noerror": 4,
+            "srvfail": 0,
+            "refused": 0,
+            "nxdomain": 1,
+            "nodata": 2,
+            "total": 10,
+            "filtered": 14,
+        },
+    ),
+    (
+        {"only_rcode": 0, "answer_count": 0},
+        {"udp": 4, "noerror": 4, "srvfail": 0, "refused": 0, "nxdomain": 0, "nodata": 4, "filtered": 6},
+    ),
+    (
+        {"public_suffix_list": True},
+        {"udp": 24, "noerror": 10, "srvfail": 0, "refused": 1, "nxdomain": 1, "filtered": 0},
+    ),
+    (
+        {"only_queries": True},
+        {"udp": 12, "noerror": 0, "srvfail": 0, "refused": 0, "nxdomain": 0, "filtered": 12},
+    ),
+    (
+        {"only_responses": True},
+        {"udp": 12, "noerror": 10, "srvfail": 0, "refused": 1, "nxdomain": 1, "filtered": 12},
+    ),
     # delivered once: upstream counts a message that matches both predicates twice (14, 8, 6, 2, 4)
-    ({"only_rcode": 0, "only_qname": ["google.com"]},
-     {"events": 12, "filtered": 8, "total": 4, "queries": 2, "replies": 2}),
-]  # fmt: skip
+    (
+        {"only_rcode": 0, "only_qname": ["google.com"]},
+        {"events": 12, "filtered": 8, "total": 4, "queries": 2, "replies": 2},
+    ),
+]
 
 
 @pytest.mark.parametrize(("settings", "want"), MIXED_V1, ids=[" ".join(s) for s, _ in MIXED_V1])
@@ -370,24 +455,45 @@ def test_dns_configuration_errors(pcaps: Path, version: str, settings: Spec, mat
 
 @pytest.mark.parametrize("switch", ["enable", "disable"])
 def test_dns_unknown_group(pcaps: Path, switch: str) -> None:
-    valid = ["all", "cardinality", "counters", "dns_transaction", "histograms", "quantiles", "top_ecs", "top_ports",
-             "top_qnames", "top_qnames_details"]  # fmt: skip
+    valid = [
+        "all",
+        "cardinality",
+        "counters",
+        "dns_transaction",
+        "histograms",
+        "quantiles",
+        "top_ecs",
+        "top_ports",
+        "top_qnames",
+        "top_qnames_details",
+    ]
     with pytest.raises(ConfigError, match="(?s)top_dns.*" + ".*".join(valid)):
         run(pcaps / "dns_ipv4_udp.pcap", spec("dns", groups={switch: ["top_dns"]}))
 
 
-# ---- 16.4 dns 2.0 --------------------------------------------------------------------------------------------
+# ---- 16.4 dns 2.0 ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("name", "observed", "want"),
     [
-        ("dns_ipv4_udp.pcap", 140, {"xacts": 70, "udp_xacts": 70, "tcp_xacts": 0, "ipv4_xacts": 70, "ipv6_xacts": 0}),
-        ("dns_ipv4_tcp.pcap", 420,
-         {"xacts": 210, "udp_xacts": 0, "tcp_xacts": 210, "ipv4_xacts": 210, "ipv6_xacts": 0}),
-        ("dns_ipv6_udp.pcap", 140, {"xacts": 70, "udp_xacts": 70, "tcp_xacts": 0, "ipv4_xacts": 0, "ipv6_xacts": 70}),
+        (
+            "dns_ipv4_udp.pcap",
+            140,
+            {"xacts": 70, "udp_xacts": 70, "tcp_xacts": 0, "ipv4_xacts": 70, "ipv6_xacts": 0},
+        ),
+        (
+            "dns_ipv4_tcp.pcap",
+            420,
+            {"xacts": 210, "udp_xacts": 0, "tcp_xacts": 210, "ipv4_xacts": 210, "ipv6_xacts": 0},
+        ),
+        (
+            "dns_ipv6_udp.pcap",
+            140,
+            {"xacts": 70, "udp_xacts": 70, "tcp_xacts": 0, "ipv4_xacts": 0, "ipv6_xacts": 70},
+        ),
     ],
-)  # fmt: skip
+)
 def test_dns_v2(pcaps: Path, name: str, observed: int, want: dict[str, int]) -> None:
     dns = run(pcaps / name, spec("dns", "2.0", groups=ALL))["dns"]
     has(dns, observed_packets=observed, deep_sampled_packets=observed, filtered_packets=0)
@@ -402,12 +508,18 @@ def test_dns_v2(pcaps: Path, name: str, observed: int, want: dict[str, int]) -> 
 @pytest.mark.parametrize(
     ("name", "ratio", "times"),
     [
-        ("dns_ipv4_udp.pcap",
-         (0.8103448275862069, 0.8450704225352113, 0.8552631578947368, 0.8674698795180723), (102, 354, 427, 511)),
-        ("dns_ipv6_udp.pcap",
-         (0.7962962962962963, 0.8472222222222222, 0.8552631578947368, 0.8625), (151, 352, 374, 548)),
+        (
+            "dns_ipv4_udp.pcap",
+            (0.8103448275862069, 0.8450704225352113, 0.8552631578947368, 0.8674698795180723),
+            (102, 354, 427, 511),
+        ),
+        (
+            "dns_ipv6_udp.pcap",
+            (0.7962962962962963, 0.8472222222222222, 0.8552631578947368, 0.8625),
+            (151, 352, 374, 548),
+        ),
     ],
-)  # fmt: skip
+)
 def test_dns_v2_quantiles(pcaps: Path, name: str, ratio: tuple[float, ...], times: tuple[int, ...]) -> None:
     block = run(pcaps / name, spec("dns", "2.0", groups=ALL))["dns"]["unknown"]
     keys = ("p50", "p90", "p95", "p99")
@@ -428,27 +540,81 @@ def test_net_payload(pcaps: Path, name: str, want: tuple[int, ...]) -> None:
 
 
 MIXED_V2: list[tuple[str, Spec, int | None, dict[str, int]]] = [
-    (HOST, {"exclude_noerror": True}, 17,
-     {"noerror_xacts": 0, "srvfail_xacts": 0, "refused_xacts": 1, "nxdomain_xacts": 1, "nodata_xacts": 0}),
-    (HOST, {"only_rcode": 3}, 19,
-     {"noerror_xacts": 0, "srvfail_xacts": 0, "refused_xacts": 0, "nxdomain_xacts": 1, "nodata_xacts": 0}),
-    (HOST, {"only_rcode": ["nxdomain", "5"]}, 17,
-     {"noerror_xacts": 0, "srvfail_xacts": 0, "refused_xacts": 1, "nxdomain_xacts": 1, "nodata_xacts": 0}),
-    (HOST, {"only_qname": ["play.GooGle.com", "nonexistent.google.com"]}, None,
-     {"xacts": 2, "udp_xacts": 2, "noerror_xacts": 1, "srvfail_xacts": 0, "refused_xacts": 0, "nxdomain_xacts": 1,
-      "nodata_xacts": 1, "timeout_queries": 0, "orphan_responses": 3}),
-    (HOST, {"only_qname_suffix": ["GooGle.com"]}, 12,
-     {"xacts": 4, "udp_xacts": 4, "noerror_xacts": 3, "srvfail_xacts": 0, "refused_xacts": 0, "nxdomain_xacts": 1,
-      "nodata_xacts": 1, "timeout_queries": 0, "orphan_responses": 3}),
-    ("192.168.0.0/26", {"only_rcode": 0, "answer_count": 0}, 16,
-     {"udp_xacts": 2, "noerror_xacts": 2, "nodata_xacts": 2, "srvfail_xacts": 0, "refused_xacts": 0,
-      "nxdomain_xacts": 0}),
-    ("192.168.0.0/26", {"public_suffix_list": True}, 0,
-     {"udp_xacts": 9, "noerror_xacts": 7, "srvfail_xacts": 0, "refused_xacts": 1, "nxdomain_xacts": 1}),
-]  # fmt: skip
+    (
+        HOST,
+        {"exclude_noerror": True},
+        17,
+        {"noerror_xacts": 0, "srvfail_xacts": 0, "refused_xacts": 1, "nxdomain_xacts": 1, "nodata_xacts": 0},
+    ),
+    (
+        HOST,
+        {"only_rcode": 3},
+        19,
+        {"noerror_xacts": 0, "srvfail_xacts": 0, "refused_xacts": 0, "nxdomain_xacts": 1, "nodata_xacts": 0},
+    ),
+    (
+        HOST,
+        {"only_rcode": ["nxdomain", "5"]},
+        17,
+        {"noerror_xacts": 0, "srvfail_xacts": 0, "refused_xacts": 1, "nxdomain_xacts": 1, "nodata_xacts": 0},
+    ),
+    (
+        HOST,
+        {"only_qname": ["play.GooGle.com", "nonexistent.google.com"]},
+        None,
+        {
+            "xacts": 2,
+            "udp_xacts": 2,
+            "noerror_xacts": 1,
+            "srvfail_xacts": 0,
+            "refused_xacts": 0,
+            "nxdomain_xacts": 1,
+            "nodata_xacts": 1,
+            "timeout_queries": 0,
+            "orphan_responses": 3,
+        },
+    ),
+    (
+        HOST,
+        {"only_qname_suffix": ["GooGle.com"]},
+        12,
+        {
+            "xacts": 4,
+            "udp_xacts": 4,
+            "noerror_xacts": 3,
+            "srvfail_xacts": 0,
+            "refused_xacts": 0,
+            "nxdomain_xacts": 1,
+            "nodata_xacts": 1,
+            "timeout_queries": 0,
+            "orphan_responses": 3,
+        },
+    ),
+    (
+        "192.168.0.0/26",
+        {"only_rcode": 0, "answer_count": 0},
+        16,
+        {
+            "udp_xacts": 2,
+            "noerror_xacts": 2,
+            "nodata_xacts": 2,
+            "srvfail_xacts": 0,
+            "refused_xacts": 0,
+            "nxdomain_xacts": 0,
+        },
+    ),
+    (
+        "192.168.0.0/26",
+        {"public_suffix_list": True},
+        0,
+        {"udp_xacts": 9, "noerror_xacts": 7, "srvfail_xacts": 0, "refused_xacts": 1, "nxdomain_xacts": 1},
+    ),
+]
 
 
-@pytest.mark.parametrize(("hosts", "settings", "filtered", "want"), MIXED_V2, ids=[" ".join(c[1]) for c in MIXED_V2])
+@pytest.mark.parametrize(
+    ("hosts", "settings", "filtered", "want"), MIXED_V2, ids=[" ".join(c[1]) for c in MIXED_V2]
+)
 def test_dns_v2_mixed(
     pcaps: Path, hosts: str, settings: Spec, filtered: int | None, want: dict[str, int]
 ) -> None:
@@ -469,7 +635,7 @@ def test_dns_v2_mixed(
         assert out["top_qname2_xacts"][0]["estimate"] == 2
 
 
-# ---- 16.5 dhcp -----------------------------------------------------------------------------------------------
+# ---- 16.5 dhcp ---------------------------------------------------------------------------------------------
 
 
 def test_dhcp(pcaps: Path) -> None:
@@ -495,7 +661,7 @@ def test_dhcp_window(pcaps: Path) -> None:
     has(dhcp["wire_packets"], total=8)
 
 
-# ---- 16.8 further figures ------------------------------------------------------------------------------------
+# ---- 16.8 further figures ----------------------------------------------------------------------------------
 
 
 def test_mixed_dns_v1_all_groups(pcaps: Path) -> None:
@@ -507,26 +673,49 @@ def test_mixed_dns_v1_all_groups(pcaps: Path) -> None:
     assert xact["out"]["total"] == 12
     assert dns["cardinality"]["qname"] == 6
     assert xact["ratio"]["quantiles"] == pytest.approx(
-        {"p50": 1.9803921568627452, "p90": 4.6571428571428575, "p95": 6.760869565217392, "p99": 6.760869565217392}
+        {
+            "p50": 1.9803921568627452,
+            "p90": 4.6571428571428575,
+            "p95": 6.760869565217392,
+            "p99": 6.760869565217392,
+        }
     )
     assert xact["out"]["quantiles_us"] == {"p50": 16909, "p90": 224022, "p95": 249752, "p99": 249752}
     assert "quantiles_us" not in xact["in"]
     assert xact["out"]["histogram_us"]["buckets"] == {
-        "12915": 2, "14677": 5, "18957": 6, "21544": 7, "24484": 8, "27825": 10, "244843": 11, "278255": 12,
+        "12915": 2,
+        "14677": 5,
+        "18957": 6,
+        "21544": 7,
+        "24484": 8,
+        "27825": 10,
+        "244843": 11,
+        "278255": 12,
         "+Inf": 12,
-    }  # fmt: skip
+    }
     assert rows(dns["top_qname2"]) == {
-        ".mwbsys.com": 8, ".google.com": 6, ".nsone.net": 4, "google.com": 4, "refused.com": 2,
-    }  # fmt: skip
+        ".mwbsys.com": 8,
+        ".google.com": 6,
+        ".nsone.net": 4,
+        "google.com": 4,
+        "refused.com": 2,
+    }
     assert rows(dns["top_qname3"]) == {
-        "sirius.mwbsys.com": 8, "play.google.com": 4, ".p01.nsone.net": 4, "nonexistent.google.com": 2,
-    }  # fmt: skip
+        "sirius.mwbsys.com": 8,
+        "play.google.com": 4,
+        ".p01.nsone.net": 4,
+        "nonexistent.google.com": 2,
+    }
     assert rows(dns["top_qtype"]) == {"A": 14, "HTTPS": 8, "AAAA": 2}
     assert rows(dns["top_rcode"]) == {"NOERROR": 10, "NXDOMAIN": 1, "REFUSED": 1}
     assert rows(dns["top_qname_by_resp_bytes"]) == {
-        "sirius.mwbsys.com": 701, "play.google.com": 177, "dns1.p01.nsone.net": 138, "google.com": 110,
-        "nonexistent.google.com": 101, "refused.com": 40,
-    }  # fmt: skip
+        "sirius.mwbsys.com": 701,
+        "play.google.com": 177,
+        "dns1.p01.nsone.net": 138,
+        "google.com": 110,
+        "nonexistent.google.com": 101,
+        "refused.com": 40,
+    }
 
 
 def test_mixed_dns_v2_all_groups(pcaps: Path) -> None:
@@ -537,23 +726,45 @@ def test_mixed_dns_v2_all_groups(pcaps: Path) -> None:
     has(out, authenticated_data_xacts=2, authoritative_answer_xacts=7, checking_disabled_xacts=0)
     assert out["cardinality"]["qname"] == 6
     assert out["response_query_size_ratio"] == pytest.approx(
-        {"p50": 1.5957446808510638, "p90": 6.760869565217392, "p95": 6.760869565217392, "p99": 6.760869565217392}
+        {
+            "p50": 1.5957446808510638,
+            "p90": 6.760869565217392,
+            "p95": 6.760869565217392,
+            "p99": 6.760869565217392,
+        }
     )
     assert out["xact_time_us"] == {"p50": 14466, "p90": 25411, "p95": 25411, "p99": 25411}
     assert out["xact_histogram_us"]["buckets"] == {
-        "12915": 2, "14677": 5, "18957": 6, "21544": 7, "24484": 8, "27825": 9, "+Inf": 9,
-    }  # fmt: skip
+        "12915": 2,
+        "14677": 5,
+        "18957": 6,
+        "21544": 7,
+        "24484": 8,
+        "27825": 9,
+        "+Inf": 9,
+    }
     assert rows(out["top_qname2_xacts"]) == {
-        ".nsone.net": 2, ".google.com": 2, "google.com": 2, ".mwbsys.com": 2, "refused.com": 1,
-    }  # fmt: skip
+        ".nsone.net": 2,
+        ".google.com": 2,
+        "google.com": 2,
+        ".mwbsys.com": 2,
+        "refused.com": 1,
+    }
     assert rows(out["top_qname3_xacts"]) == {
-        ".p01.nsone.net": 2, "sirius.mwbsys.com": 2, "play.google.com": 1, "nonexistent.google.com": 1,
-    }  # fmt: skip
+        ".p01.nsone.net": 2,
+        "sirius.mwbsys.com": 2,
+        "play.google.com": 1,
+        "nonexistent.google.com": 1,
+    }
     assert rows(out["top_qtype_xacts"]) == {"A": 6, "HTTPS": 2, "AAAA": 1}
     assert rows(out["top_response_bytes"]) == {
-        "sirius.mwbsys.com": 430, "dns1.p01.nsone.net": 138, "google.com": 110, "nonexistent.google.com": 101,
-        "play.google.com": 94, "refused.com": 40,
-    }  # fmt: skip
+        "sirius.mwbsys.com": 430,
+        "dns1.p01.nsone.net": 138,
+        "google.com": 110,
+        "nonexistent.google.com": 101,
+        "play.google.com": 94,
+        "refused.com": 40,
+    }
 
 
 def test_threshold(pcaps: Path) -> None:
@@ -573,7 +784,18 @@ def test_deep_sample_rate_of_one(pcaps: Path) -> None:
     assert deep <= 4
     assert doc["dns"]["cardinality"]["qname"] <= deep
     assert sum(r["estimate"] for r in doc["dns"]["top_qtype"]) <= deep
-    unsampled = ("events", "total", "queries", "replies", "noerror", "nodata", "nxdomain", "refused", "udp", "ipv4")
+    unsampled = (
+        "events",
+        "total",
+        "queries",
+        "replies",
+        "noerror",
+        "nodata",
+        "nxdomain",
+        "refused",
+        "udp",
+        "ipv4",
+    )
     has(doc["dns"]["wire_packets"], **{k: full["dns"]["wire_packets"][k] for k in unsampled})
     assert doc["dns"]["xact"]["counts"] == full["dns"]["xact"]["counts"]
     assert doc["dns"]["xact"]["out"]["total"] == 12
@@ -581,7 +803,11 @@ def test_deep_sample_rate_of_one(pcaps: Path) -> None:
 
 
 def test_largest_response(pcaps: Path) -> None:
-    for name, size, names in (("dns_ipv4_udp.pcap", 72, 2), ("dns_ipv6_udp.pcap", 69, 1), ("dns_ipv4_tcp.pcap", 72, 1)):
+    for name, size, names in (
+        ("dns_ipv4_udp.pcap", 72, 2),
+        ("dns_ipv6_udp.pcap", 69, 1),
+        ("dns_ipv4_tcp.pcap", 72, 1),
+    ):
         table = run(pcaps / name, spec("dns", groups=ALL))["dns"]["top_qname_by_resp_bytes"]
         assert table[0]["estimate"] == size
         if names > 1:
@@ -589,7 +815,7 @@ def test_largest_response(pcaps: Path) -> None:
             assert table[2]["estimate"] < size
 
 
-# ---- agent spec 8.3 and 8.4 ----------------------------------------------------------------------------------
+# ---- agent spec 8.3 and 8.4 --------------------------------------------------------------------------------
 
 
 READER = {

@@ -1,0 +1,246 @@
+"""What is fuzzed: each target takes bytes and feeds one part of the core with them.
+
+A target may raise what its part promises to raise (InputError for a file that cannot be read); anything else is a
+finding, as is a report of the sanitizers. Targets are imported in the sanitized build by worker.py, and in the
+ordinary one by test_regressions.py.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Target = Callable[[bytes], object]
+
+LINKTYPES = [1, 0, 9, 12, 14, 50, 51, 101, 104, 105, 108, 113, 127, 228, 229, 258, 276]
+SCRATCH = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path("/tmp")
+ALL_HANDLERS = [
+    {"type": kind, "version": version, "metric_groups": {"enable": ["all"]} if kind in ("net", "dns") else {}}
+    for kind, version in (
+        ("net", "1.0"), ("net", "2.0"), ("dns", "1.0"), ("dns", "2.0"), ("dhcp", "1.0"), ("bgp", "1.0"), ("pcap", "1.0")
+    )
+]  # fmt: skip
+HOSTS = "10.0.0.0/8,2001:db8::/32,192.168.0.0/16"
+
+
+def pcap(records: list[tuple[int, bytes]], linktype: int = 1, snaplen: int = 262144) -> bytes:
+    out = [struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, snaplen, linktype)]
+    for ns, data in records:
+        out.append(struct.pack("<4I", ns // 10**9 & 0xFFFFFFFF, ns % 10**9 // 1000, len(data), len(data)))
+        out.append(data)
+    return b"".join(out)
+
+
+def stored(data: bytes) -> Path:
+    """A file in memory with these bytes; one per process, overwritten each time."""
+    path = SCRATCH / f"netprobe-fuzz-{os.getpid()}.pcap"
+    path.write_bytes(data)
+    return path
+
+
+def columns(data: bytes, **options: Any) -> list[dict[str, Any]]:
+    import netprobe
+
+    try:
+        return [dict(chunk) for chunk in netprobe.packets(stored(data), chunk_rows=256, **options)]
+    except netprobe.InputError:
+        return []
+
+
+def summary(data: bytes, handlers: Any = None, **options: Any) -> None:
+    import netprobe
+
+    try:
+        result = netprobe.summarize(stored(data), handlers=handlers or ALL_HANDLERS, hosts=HOSTS, **options)
+    except netprobe.InputError:
+        return
+    result.to_json()
+    result.to_prometheus()
+
+
+def capture(data: bytes) -> None:
+    """The file readers: the input is the file."""
+    columns(data)
+
+
+def whole(data: bytes) -> None:
+    """A capture file through every handler; the first byte chooses settings."""
+    if data:
+        summary(
+            data[1:],
+            inner=bool(data[0] & 1),
+            periods=1 + (data[0] >> 1) % 10,
+            deep_sample_rate=50 + data[0] // 6,
+        )
+
+
+def decode(data: bytes) -> None:
+    """One frame of the link type that the first byte chooses.
+
+    It is read twice, with different bytes behind it: if anything about it differs, something read past its end,
+    which a sanitizer cannot see inside a block of packets.
+    """
+    if not data:
+        return
+    linktype = LINKTYPES[data[0] % len(LINKTYPES)]
+    frame = data[1:]
+    seen = []
+    for filler in (b"\0" * 512, b"\xff" * 512):
+        # the record header behind the frame differs as well: its stamp and lengths
+        records = [(10**9, frame), (10**9 + filler[0] * 10**12, filler[: 128 + filler[0]])]
+        chunks = columns(pcap(records, linktype), inner=bool(data[0] & 0x80))
+        seen.append({name: column[0].tolist() for name, column in chunks[0].items()} if chunks else {})
+    assert seen[0] == seen[1], f"depends on what follows: {seen}"
+
+
+def dns(data: bytes) -> None:
+    parse = importlib.import_module("netprobe._core.wire.dns").parse
+    parse(data, data[0] % 4 if data else 0)
+    parse(data)
+
+
+def dhcp(data: bytes) -> None:
+    module = importlib.import_module("netprobe._core.wire.dhcp")
+    module.parse_dhcp4(data)
+    module.parse_dhcp6(data)
+
+
+def stream(data: bytes) -> None:
+    """TCP segments into the reassembler: seven bytes of instructions each, then what they carry."""
+    module = importlib.import_module("netprobe._core.stream")
+    tester = module.StreamTester(limit=1 + data[0] % 16 if data else 4)
+    fed = 0
+    at, now = 1, 10**18
+    while at + 7 <= len(data):
+        op, flags, ports, high, low, size, step = data[at : at + 7]
+        at += 7
+        payload = data[at : at + size % 64]
+        at += len(payload)
+        side = op & 1
+        width = 16 if op & 2 else 4
+        ends = [bytes([10] * width), bytes([20 + (ports & 7)] * width)]
+        port = [1000 + (ports >> 3), 53 if op & 4 else 179]
+        now += (step - 8) * 10 ** (op >> 5)
+        fed += len(payload)
+        tester.feed(
+            ends[side], port[side], ends[1 - side], port[1 - side],
+            (0xFFFFFF00 + high * 256 + low - (op & 8) * 1000) & 0xFFFFFFFF, flags, payload, now,
+            sent=len(payload) + 10 if op & 16 and size & 1 else None,
+        )  # fmt: skip
+    tester.finish(now)
+    delivered = sum(len(e[2]) for e in tester.events if len(e) == 7 and e[2] is not None)
+    assert delivered <= fed, f"{delivered} bytes out of {fed}"
+
+
+def ip4(proto: int, src: int, dst: int, body: bytes, *, ident: int = 0, frag: int = 0) -> bytes:
+    head = struct.pack(
+        ">BBHHHBBHII", 0x45, 0, 20 + len(body), ident, frag, 64, proto, 0, 0x0A000000 + src, 0x14000000 + dst
+    )
+    return head + body
+
+
+def ip6(proto: int, src: int, dst: int, body: bytes) -> bytes:
+    pair = (
+        bytes.fromhex("20010db8")
+        + bytes(11)
+        + bytes([src])
+        + bytes.fromhex("20010db9")
+        + bytes(11)
+        + bytes([dst])
+    )
+    return struct.pack(">IHBB", 0x60000000, len(body), proto, 64) + pair + body
+
+
+def fragments(data: bytes) -> list[tuple[int, bytes]]:
+    """Instructions to IP fragments of few datagrams, in any order, overlapping, of both families."""
+    out = []
+    at, now = 0, 10**18
+    while at + 6 <= len(data):
+        op, offset, size, ident, more, step = data[at : at + 6]
+        at += 6
+        body = data[at : at + size % 80]
+        at += len(body)
+        now += step * 10 ** (op >> 5)
+        units = offset % 32 if offset < 250 else 8100 + offset
+        proto = 17 if op & 1 else 6
+        if op & 2:
+            extension = struct.pack(">BBHI", proto, 0, units << 3 | more & 1, ident % 4)
+            out.append((now, ip6(44, ident % 3, 9, extension + body)))
+        else:
+            out.append((now, ip4(proto, ident % 3, 9, body, ident=ident % 4, frag=units | (more & 1) << 13)))
+    return out
+
+
+def fragment(data: bytes) -> None:
+    """Fragments through decode, reassembly and the handlers that get the datagram."""
+    summary(pcap(fragments(data), 101), ["net", "dns", "dhcp"], periods=1)
+
+
+def traffic(data: bytes) -> None:
+    """Datagrams and segments for every application: DNS over UDP and TCP, DHCP, BGP, in few conversations."""
+    records = []
+    at, now = 0, 10**18
+    seq = [0] * 16
+    while at + 4 <= len(data):
+        op, size, step, flags = data[at : at + 4]
+        at += 4
+        body = data[at : at + size]
+        at += len(body)
+        now += step * 10 ** (3 + (op >> 5))
+        kind, back = op % 6, op >> 4 & 1
+        client = op >> 3 & 1
+        if kind < 2:
+            conversation = (kind << 2 | client << 1 | back) & 15
+            ports = (53, 179)[kind]
+            sport, dport = (ports, 4000 + client) if back else (4000 + client, ports)
+            if flags & 0xC0 == 0xC0:
+                seq[conversation] += size
+            # sequence numbers go on unless told otherwise
+            segment = struct.pack(
+                ">HHIIBBHHH", sport, dport, seq[conversation] & 0xFFFFFFFF, 0, 0x50, flags & 0x3F, 9, 0, 0
+            )
+            seq[conversation] += len(body) + bool(flags & 3)
+            packet = segment + body
+            proto = 6
+        else:
+            sport, dport = [(40000, 53), (68, 67), (546, 547), (5353, 5353)][kind - 2]
+            if back:
+                sport, dport = dport, sport
+            packet = struct.pack(">HHHH", sport, dport, 8 + len(body), 0) + body
+            proto = 17
+        ends = (9, client) if back else (client, 9)
+        if kind == 4 or client:
+            records.append((now, b"\2" * 12 + b"\x86\xdd" + ip6(proto, *ends, packet)))
+        else:
+            records.append((now, b"\2" * 12 + b"\x08\0" + ip4(proto, *ends, packet)))
+    summary(pcap(records), periods=2)
+
+
+TARGETS: dict[str, Target] = {
+    "capture": capture,
+    "decode": decode,
+    "dns": dns,
+    "dhcp": dhcp,
+    "stream": stream,
+    "fragment": fragment,
+    "traffic": traffic,
+    "whole": whole,
+}
+
+
+def usable(name: str) -> bool:
+    """Is the part that this target drives built?"""
+    needs = {
+        "dns": "netprobe._core.wire.dns",
+        "dhcp": "netprobe._core.wire.dhcp",
+        "stream": "netprobe._core.stream",
+    }
+    try:
+        importlib.import_module(needs.get(name, "netprobe._core.engine"))
+    except ImportError:
+        return False
+    return True
