@@ -28,6 +28,7 @@ cdef class SuffixSet:
         cdef int flag
         cdef SuffixRule *r
         items = []
+        self.depth = 1       # the last label is looked at without any rule
         for rule in rules:
             flag = RULE_PLAIN
             if rule.startswith("!"):

@@ -1,8 +1,8 @@
 """Open transactions: linear probing within a bounded window, deletion by shifting back.
 
 No entry lies further than WINDOW cells behind its home, and no cell between the two is empty, so a search
-ends at the first empty cell. A full window first makes the table double; at its largest, the oldest entry
-of the window gives way. Nothing depends on anything but the calls made: equal input, equal table.
+ends at the first empty cell. A full window first makes the table double; at its largest, once seven eighths
+full, the oldest entry near gives way. Nothing depends on anything but the calls made: equal input, equal table.
 """
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -14,6 +14,7 @@ cdef enum:
     LG_FIRST = 8
     LG_LIMIT = 24
     WINDOW = 32
+    FULL_SHIFT = 3           # one cell in eight stays free (deletion needs a free cell to stop at)
 
 
 cdef inline uint32_t home_of(uint64_t key, int map, uint32_t mask) noexcept nogil:
@@ -45,18 +46,33 @@ cdef void count_out(XactTable *t, const Xact *x, int64_t now) noexcept nogil:
 
 cdef Xact *claim(XactTable *t, uint64_t key, int map, int64_t now, int may_fail) noexcept nogil:
     """A zeroed cell for a key that is not in the table; NULL when the window is full and may_fail is set."""
-    cdef uint32_t mask = (<uint32_t>1 << t.lg_cur) - 1
+    cdef uint32_t size = <uint32_t>1 << t.lg_cur, mask = size - 1
     cdef uint32_t home = home_of(key, map, mask), i
-    cdef Xact *x
+    cdef int full = t.active >= size - (size >> FULL_SHIFT)
+    cdef Xact *x = NULL
     cdef Xact *oldest = NULL
     for i in range(WINDOW):
         x = &t.cells[(home + i) & mask]
         if x.key == 0:
-            memset(x, 0, sizeof(Xact))
-            t.active += 1
-            return x
+            break
         if oldest == NULL or x.start < oldest.start:
             oldest = x
+        x = NULL
+    if x != NULL and full and oldest == NULL:
+        # its own cell is free, but the table is not to fill up: somebody near goes
+        for i in range(1, WINDOW):
+            if t.cells[(home + i) & mask].key and (
+                oldest == NULL or t.cells[(home + i) & mask].start < oldest.start
+            ):
+                oldest = &t.cells[(home + i) & mask]
+        if oldest != NULL:
+            count_out(t, oldest, now)
+            xact_remove(t, oldest)
+        full = 0
+    if x != NULL and not full:
+        t.active += 1
+        memset(x, 0, sizeof(Xact))
+        return x
     if may_fail:
         return NULL
     count_out(t, oldest, now)
@@ -126,11 +142,9 @@ cdef Xact *xact_start(XactTable *t, uint64_t key, int map, int64_t now) noexcept
 cdef void xact_remove(XactTable *t, Xact *x) noexcept nogil:
     cdef uint32_t mask = (<uint32_t>1 << t.lg_cur) - 1
     cdef uint32_t hole = <uint32_t>(x - t.cells), i = hole, home
-    cdef uint32_t left = mask
     t.active -= 1
     # each entry of the run behind the hole that may lie in it, moves into it
-    while left:
-        left -= 1
+    while True:
         i = (i + 1) & mask
         if t.cells[i].key == 0:
             break
@@ -194,9 +208,8 @@ cdef class _Table:
 
     def check(self):
         """Number of entries that cannot be found where they lie (0 in a sound table)."""
-        cdef uint32_t i
+        cdef uint32_t i, seen = 0
         cdef int bad = 0
-        cdef uint32_t seen = 0
         if self.t.cells == NULL:
             return 0
         for i in range(<uint32_t>1 << self.t.lg_cur):
