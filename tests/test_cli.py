@@ -186,7 +186,7 @@ def test_limits_are_the_library_s() -> None:
     assert pktvisor_pcap.MAX_WORKERS == summary.MAX_WORKERS
 
 
-# --- the rest of the program, over a stand-in for the library ----------------------------------------------
+# --- the rest of the program, over a stand-in for the library --------------------------------------------
 
 
 class FakeSummary:
