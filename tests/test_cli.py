@@ -23,7 +23,6 @@ from typing import Any
 import pytest
 from netprobe.cli import _docopt, _log, pktvisor_pcap
 
-from netprobe import summary
 from netprobe._version import __version__
 from netprobe.errors import InputError
 
@@ -183,6 +182,8 @@ def test_every_flag_of_upstream_is_there() -> None:
 
 
 def test_limits_are_the_library_s() -> None:
+    from netprobe import summary
+
     assert pktvisor_pcap.MAX_WORKERS == summary.MAX_WORKERS
 
 
