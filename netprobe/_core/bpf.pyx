@@ -96,7 +96,7 @@ cdef class BpfProgram:
                 raise ValueError(f"instruction {at}: unknown opcode {code:#x}")
             if code in _MEMORY and k >= MEM_CELLS:
                 raise ValueError(f"instruction {at}: scratch cell {k} does not exist")
-            if code in _ABSOLUTE and k >= ANCILLARY:
+            if code in _ABSOLUTE and k >= <uint32_t>ANCILLARY:
                 raise ValueError("it asks for what only a live capture knows (direction, interface)")
             if code == JA:
                 target = at + 1 + (k if k < 0x80000000 else k - 0x100000000)
