@@ -12,17 +12,14 @@ from netprobe._core.sketch.hist cimport (
 from netprobe._core.sketch.hll cimport (
     HLL_LG_K, hll_add, hll_copy, hll_coupon, hll_estimate, hll_free, hll_init, hll_merge, hll_read)
 from netprobe._core.sketch.kll cimport (
-    KLL_K, kll_add_int, kll_copy, kll_count, kll_free, kll_init, kll_merge, kll_quantiles, kll_range, kll_update)
+    KLL_K, kll_add_int, kll_copy, kll_count, kll_free, kll_init, kll_merge, kll_range, kll_update)
 from netprobe._core.sketch.pack cimport (
-    Reader, check, pack_full_freq, pack_full_kll, pack_hist, pack_hll, pack_rate, take, take_part, take_view,
-    unpack_full_freq, unpack_full_kll, unpack_hist, unpack_rate)
+    Reader, check, pack_full_freq, pack_full_kll, pack_hist, pack_hll, pack_rate, quantiles_of, take, take_part,
+    take_view, unpack_full_freq, unpack_full_kll, unpack_hist, unpack_rate)
 from netprobe._core.sketch.rate cimport (
     rate_add, rate_close, rate_copy, rate_free, rate_init, rate_merge, rate_row)
 
 cdef bytes MAGIC = b"NPMB\x01"           # the last byte is the version of the form
-cdef enum:
-    MAX_RANKS = 64
-
 RANKS = (0.5, 0.9, 0.95, 0.99)
 
 
@@ -262,7 +259,7 @@ cdef class MetricBlock:
 
     def quantiles(self, i, ranks=RANKS):
         """Values at the ranks (0..1), inclusive rule; None when there was no value."""
-        return read_quantiles(&self.mset.quant[at(i, self.mset.layout.n_quant, "quantile")], ranks)
+        return quantiles_of(&self.mset.quant[at(i, self.mset.layout.n_quant, "quantile")], ranks)
 
     def quantile_count(self, i):
         return kll_count(&self.mset.quant[at(i, self.mset.layout.n_quant, "quantile")])
@@ -286,7 +283,7 @@ cdef class MetricBlock:
         """(quantiles, number of whole seconds, sum) of a closed bucket; None without a whole second."""
         cdef int index = at(i, self.mset.layout.n_rate, "rate")
         cdef const Kll *sketch = &self.mset.rate.sketch[index]
-        values = read_quantiles(sketch, ranks)
+        values = quantiles_of(sketch, ranks)
         return None if values is None else (values, kll_count(sketch), sketch.sum)
 
     def add_counter(self, i, uint64_t n=1):
@@ -396,24 +393,6 @@ cdef class MetricBlock:
 
     def __reduce__(self):
         return MetricBlock.from_bytes, (self.to_bytes(),)
-
-
-cdef list read_quantiles(const Kll *sketch, ranks):
-    cdef double rank[MAX_RANKS]
-    cdef double value[MAX_RANKS]
-    cdef int n = len(ranks)
-    cdef int i
-    if n > MAX_RANKS:
-        raise ValueError(f"{MAX_RANKS} ranks at most")
-    for i in range(n):
-        rank[i] = ranks[i]
-        if not 0 <= rank[i] <= 1:
-            raise ValueError(f"a rank lies between 0 and 1, not {ranks[i]}")
-    if kll_count(sketch) == 0:
-        return None
-    if kll_quantiles(sketch, rank, n, value) != 0:
-        raise MemoryError("quantiles")
-    return [value[i] for i in range(n)]
 
 
 cdef tuple read_histogram(const Hist *h):

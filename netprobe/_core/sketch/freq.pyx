@@ -162,10 +162,34 @@ cdef int pack_arena(Freq *f) noexcept nogil:
     return 0
 
 
-cdef int compare_weights(const void *a, const void *b) noexcept nogil:
-    cdef uint64_t x = (<const uint64_t *>a)[0]
-    cdef uint64_t y = (<const uint64_t *>b)[0]
-    return (x > y) - (x < y)
+cdef uint64_t select(uint64_t *a, uint32_t n, uint32_t rank) noexcept nogil:
+    """The element that sorting would put at index rank (Hoare's selection)."""
+    cdef uint32_t low = 0
+    cdef uint32_t high = n - 1
+    cdef uint32_t i, j
+    cdef uint64_t pivot, x
+    while low < high:
+        pivot = a[(low + high) >> 1]
+        i = low - 1
+        j = high + 1
+        while True:
+            i += 1
+            while a[i] < pivot:
+                i += 1
+            j -= 1
+            while a[j] > pivot:
+                j -= 1
+            if i >= j:
+                break
+            x = a[i]
+            a[i] = a[j]
+            a[j] = x
+        # a[low..j] <= pivot <= a[j+1..high], and both parts have elements
+        if rank <= j:
+            high = j
+        else:
+            low = j + 1
+    return a[rank]
 
 
 cdef uint64_t sampled_median(const Freq *f) noexcept nogil:
@@ -191,8 +215,7 @@ cdef uint64_t sampled_median(const Freq *f) noexcept nogil:
         lowest += sample[i] == 1
     if lowest > n // 2:
         return 1
-    qsort(sample, n, sizeof(uint64_t), compare_weights)
-    return sample[n // 2]
+    return select(sample, n, n // 2)
 
 
 cdef void purge(Freq *f) noexcept nogil:
@@ -286,16 +309,24 @@ cdef int put(Freq *f, const uint8_t *key, uint32_t n, uint32_t tag, uint64_t wei
 
 cdef void freq_update(Freq *f, const uint8_t *key, uint32_t n, uint64_t hash, uint64_t weight) noexcept nogil:
     cdef uint32_t tag = <uint32_t>(hash >> 32)
+    cdef uint32_t word, mask, i
     cdef uint8_t *cell
     if weight == 0:
         return
     f.total += weight
     if f.cells != NULL and f.stride == 16 and not variable(f.kind):
-        # ports and IPv4 addresses, found where they belong: most of all updates
-        cell = f.cells + home(f, tag) * 16
-        if tag_of(cell) == tag and weight_of(cell) != 0 and memcmp(cell + CELL_KEY, key, 4) == 0:
-            set_weight(cell, weight_of(cell) + weight)
-            return
+        # ports and IPv4 addresses that are there already: most of all updates
+        memcpy(&word, key, 4)
+        mask = (<uint32_t>1 << f.lg_cur) - 1
+        i = home(f, tag)
+        while True:
+            cell = f.cells + <size_t>i * 16
+            if weight_of(cell) == 0:
+                break
+            if tag_of(cell) == tag and place_of(cell) == word:
+                set_weight(cell, weight_of(cell) + weight)
+                return
+            i = (i + 1) & mask
     put(f, key, n if n < MAX_NAME else MAX_NAME, tag, weight)
 
 

@@ -1,10 +1,33 @@
 """Histogram: exact counts over the boundaries 10^(i/18) of the metrics spec 1.6."""
 from libc.math cimport pow
+from libc.stdint cimport uint16_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
+
+cdef enum:
+    # upper 16 bits of a double, exponent and 4 bits of the fraction, of 2^-30 (below the first floating
+    # boundary above 0) to 2^60 (above the last): at most two boundaries share such a cell
+    FIRST_CELL = (1023 - 30) << 4
+    CELLS = 91 << 4
 
 cdef double int_bounds[HIST_INTEGER]
 cdef double float_bounds[HIST_FLOAT]
+cdef uint16_t int_first[CELLS]           # the first boundary that is not below a cell
+cdef uint16_t float_first[CELLS]
+
+
+cdef void fill_first(const double *bounds, int n, uint16_t *first) noexcept nogil:
+    cdef uint64_t bits
+    cdef double low
+    cdef int at = 0
+    cdef int cell
+    for cell in range(CELLS):
+        bits = <uint64_t>(FIRST_CELL + cell) << 48
+        memcpy(&low, &bits, 8)
+        # values below the first cell are looked up there too
+        while at < n - 1 and bounds[at] < low and cell > 0:
+            at += 1
+        first[cell] = <uint16_t>at
 
 
 cdef int fill_bounds() except -1:
@@ -29,6 +52,8 @@ cdef int fill_bounds() except -1:
                 n_int += 1
     if n_int != HIST_INTEGER or n_float != HIST_FLOAT:
         raise ImportError("unexpected histogram boundaries")
+    fill_first(int_bounds, HIST_INTEGER, int_first)
+    fill_first(float_bounds, HIST_FLOAT, float_first)
     return 0
 
 
@@ -69,19 +94,24 @@ cdef int start_counts(Hist *h) noexcept nogil:
 
 
 cdef void hist_update_weighted(Hist *h, double value, uint64_t weight) noexcept nogil:
-    cdef const double *base = hist_boundaries(h.integer)
-    cdef const double *first = base
-    cdef uint32_t n = hist_intervals(h) - 1
-    cdef uint32_t half
+    cdef const double *bounds = hist_boundaries(h.integer)
+    cdef uint32_t last = hist_intervals(h) - 2
+    cdef uint32_t i
+    cdef uint64_t bits
     if value != value or weight == 0 or (h.counts == NULL and start_counts(h) != 0):
         return
-    # first boundary not below value; a step is an addition, not a branch
-    while n > 1:
-        half = n >> 1
-        first += half if first[half - 1] < value else 0
-        n -= half
-    first += first[0] < value
-    h.counts[first - base] += weight
+    if value <= bounds[0]:
+        i = 0
+    elif value > bounds[last]:
+        i = last + 1
+    else:
+        memcpy(&bits, &value, 8)
+        bits >>= 48
+        bits = bits - FIRST_CELL if bits > FIRST_CELL else 0
+        i = int_first[bits] if h.integer else float_first[bits]
+        while bounds[i] < value:
+            i += 1
+    h.counts[i] += weight
     h.n += weight
 
 

@@ -1,10 +1,10 @@
-"""KLL quantiles of doubles, Apache DataSketches compatible (datasketches-format.md, 3)."""
-from libc.stddef cimport size_t
+"""KLL quantiles of doubles, Apache DataSketches compatible (datasketches-format.md, 3). Bytes: kll_form."""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
     KLL_K = 200        # what netprobe measures with
     KLL_DENSE = 2048   # integers below this are counted by value when the sketch is dense
+    KLL_M = 8          # smallest capacity of a level, and smallest k
     KLL_MAX_LEVELS = 60
     KLL_ERR_MEMORY = -1
     KLL_ERR_FORMAT = -2
@@ -36,10 +36,12 @@ cdef uint64_t kll_count(const Kll *s) noexcept nogil      # dense front included
 cdef int kll_quantiles(const Kll *s, const double *ranks, int n, double *out) noexcept nogil  # inclusive rule; -1 when empty
 cdef double kll_rank(const Kll *s, double value, int inclusive) noexcept nogil
 cdef int kll_range(const Kll *s, double *lowest, double *highest) noexcept nogil              # -1 when empty
-cdef size_t kll_size(const Kll *s) noexcept nogil
-cdef size_t kll_write(const Kll *s, uint8_t *out) noexcept nogil
-cdef int kll_read(Kll *s, const uint8_t *data, size_t n) noexcept nogil
 cdef void kll_set_seed(uint64_t seed) noexcept nogil      # seeds sketches made from now on
+
+# for kll_form, which fills a sketch from bytes
+cdef uint32_t kll_capacity(uint32_t k, int levels) noexcept nogil        # of all levels together
+cdef int kll_start_levels(Kll *s) noexcept nogil
+cdef int kll_add_level(Kll *s) noexcept nogil
 
 cdef inline void kll_add_int(Kll *s, uint64_t value) noexcept nogil:
     if s.dense != NULL and value < KLL_DENSE:

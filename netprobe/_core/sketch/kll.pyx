@@ -7,6 +7,8 @@ from libc.math cimport ceil
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
 
+from netprobe._core.sketch.sorting cimport Entry, merge_sorted, sort_doubles, sort_entries
+
 cdef extern from *:
     """
     static uint64_t np_next_seed(uint64_t *counter) {
@@ -14,28 +16,6 @@ cdef extern from *:
     }
     """
     uint64_t np_next_seed(uint64_t *counter) noexcept nogil
-
-cdef enum:
-    OFF_PREAMBLE = 0
-    OFF_VERSION = 1
-    OFF_FAMILY = 2
-    OFF_FLAGS = 3
-    OFF_K = 4
-    OFF_M = 6
-    OFF_N = 8
-    OFF_MIN_K = 16
-    OFF_LEVELS = 18
-    OFF_OFFSETS = 20
-    FAMILY = 15
-    M = 8                    # smallest capacity of a level
-    MIN_K = 8
-    FLAG_EMPTY = 1
-    FLAG_SORTED = 2
-    FLAG_SINGLE = 4
-
-cdef struct Entry:
-    double value
-    uint64_t weight          # later: running sum
 
 cdef uint64_t seed_counter = 0
 
@@ -45,19 +25,35 @@ cdef void kll_set_seed(uint64_t seed) noexcept nogil:
     seed_counter = seed
 
 
-cdef uint32_t capacity(uint32_t k, int depth) noexcept nogil:
+cdef uint32_t usual[KLL_MAX_LEVELS]      # capacities for KLL_K: compaction asks for several each time
+
+
+cdef void fill_usual() noexcept nogil:
+    cdef int depth
+    for depth in range(KLL_MAX_LEVELS):
+        usual[depth] = compute_capacity(KLL_K, depth)
+
+
+cdef inline uint32_t capacity(uint32_t k, int depth) noexcept nogil:
+    return usual[depth] if k == KLL_K else compute_capacity(k, depth)
+
+
+cdef uint32_t compute_capacity(uint32_t k, int depth) noexcept nogil:
     cdef uint64_t power = 1
     cdef uint64_t c
     cdef int i
     if depth > 30:
-        return M
+        return KLL_M
     for i in range(depth):
         power *= 3
     c = ((((<uint64_t>2 * k) << depth) / power) + 1) / 2
-    return <uint32_t>c if c > M else M
+    return <uint32_t>c if c > KLL_M else KLL_M
 
 
-cdef uint32_t total_capacity(uint32_t k, int levels) noexcept nogil:
+fill_usual()
+
+
+cdef uint32_t kll_capacity(uint32_t k, int levels) noexcept nogil:
     cdef uint32_t c = 0
     cdef int depth
     for depth in range(levels):
@@ -86,8 +82,8 @@ cdef void kll_free(Kll *s) noexcept nogil:
     kll_init(s, k, dense)
 
 
-cdef int start_levels(Kll *s) noexcept nogil:
-    cdef uint32_t c = total_capacity(s.k, 1)
+cdef int kll_start_levels(Kll *s) noexcept nogil:
+    cdef uint32_t c = kll_capacity(s.k, 1)
     s.offsets = <uint32_t *>malloc((KLL_MAX_LEVELS + 2) * sizeof(uint32_t))
     s.items = <double *>malloc(c * sizeof(double))
     if s.offsets == NULL or s.items == NULL:
@@ -103,7 +99,7 @@ cdef int start_levels(Kll *s) noexcept nogil:
     return 0
 
 
-cdef int add_level(Kll *s) noexcept nogil:
+cdef int kll_add_level(Kll *s) noexcept nogil:
     cdef uint32_t extra = capacity(s.k, s.num_levels)
     cdef double *items
     cdef int i
@@ -115,74 +111,16 @@ cdef int add_level(Kll *s) noexcept nogil:
     s.items = items
     memmove(items + s.offsets[0] + extra, items + s.offsets[0], (s.cap - s.offsets[0]) * sizeof(double))
     s.cap += extra
-    for i in range(s.num_levels + 1):
+    for i in range(<int>s.num_levels + 1):
         s.offsets[i] += extra
     s.num_levels += 1
     s.offsets[s.num_levels] = s.cap
     return 0
 
 
-cdef void sort_doubles(double *a, uint32_t n) noexcept nogil:
-    # Shell: level 0 holds about 8 items most of the time and k of them at worst, never sorted by an adversary's grace
-    cdef uint32_t gap = 1
-    cdef uint32_t i, j
-    cdef double v
-    while gap < n / 9:
-        gap = 3 * gap + 1
-    while gap > 0:
-        for i in range(gap, n):
-            v = a[i]
-            j = i
-            while j >= gap and a[j - gap] > v:
-                a[j] = a[j - gap]
-                j -= gap
-            a[j] = v
-        gap /= 3
-
-
-cdef void sort_entries(Entry *a, uint32_t n) noexcept nogil:
-    cdef uint32_t gap = 1
-    cdef uint32_t i, j
-    cdef Entry v
-    while gap < n / 9:
-        gap = 3 * gap + 1
-    while gap > 0:
-        for i in range(gap, n):
-            v = a[i]
-            j = i
-            while j >= gap and a[j - gap].value > v.value:
-                a[j] = a[j - gap]
-                j -= gap
-            a[j] = v
-        gap /= 3
-
-
 cdef inline uint32_t coin(Kll *s) noexcept nogil:
     s.rng = s.rng * <uint64_t>6364136223846793005ULL + <uint64_t>1442695040888963407ULL
     return <uint32_t>(s.rng >> 63)
-
-
-cdef void merge_sorted(const double *a, uint32_t na, const double *b, uint32_t nb, double *out) noexcept nogil:
-    # no branch on the comparison, which nothing can predict; out may end where b ends (b stays ahead of out)
-    cdef uint32_t i = 0
-    cdef uint32_t j = 0
-    cdef uint32_t w = 0
-    cdef uint32_t from_b
-    cdef double x, y
-    while i < na and j < nb:
-        x = a[i]
-        y = b[j]
-        from_b = y < x
-        out[w] = y if from_b else x
-        w += 1
-        j += from_b
-        i += 1 - from_b
-    while i < na:
-        out[w] = a[i]
-        w += 1
-        i += 1
-    if out + w != b + j:
-        memmove(out + w, b + j, (nb - j) * sizeof(double))
 
 
 cdef int compact_once(Kll *s) noexcept nogil:
@@ -194,7 +132,7 @@ cdef int compact_once(Kll *s) noexcept nogil:
     cdef int level
     while h < s.num_levels - 1 and s.offsets[h + 1] - s.offsets[h] < capacity(s.k, s.num_levels - h - 1):
         h += 1
-    if h == s.num_levels - 1 and add_level(s) != 0:
+    if h == s.num_levels - 1 and kll_add_level(s) != 0:
         return KLL_ERR_MEMORY
     off = s.offsets
     items = s.items
@@ -233,7 +171,7 @@ cdef inline void note(Kll *s, double value, uint64_t weight) noexcept nogil:
 
 
 cdef inline int room(Kll *s) noexcept nogil:
-    if s.offsets == NULL and start_levels(s) != 0:
+    if s.offsets == NULL and kll_start_levels(s) != 0:
         return KLL_ERR_MEMORY
     if s.offsets[0] == 0 and compact_once(s) != 0:
         return KLL_ERR_MEMORY
@@ -274,7 +212,7 @@ cdef int insert_at(Kll *s, double value, int level) noexcept nogil:
     if room(s) != 0:
         return KLL_ERR_MEMORY
     while s.num_levels <= level:
-        if add_level(s) != 0:
+        if kll_add_level(s) != 0:
             return KLL_ERR_MEMORY
     low = s.offsets[level]
     high = s.offsets[level + 1] if level > 0 else low
@@ -320,7 +258,7 @@ cdef void kll_fold(Kll *s) noexcept nogil:
     s.dense = NULL
     s.n_dense = 0
     if dense != NULL:
-        for i in range(KLL_DENSE):
+        for i in range(<uint32_t>KLL_DENSE):
             if dense[i] != 0:
                 insert_weighted(s, i, dense[i])
         free(dense)
@@ -382,7 +320,7 @@ cdef int merge_levels(Kll *into, const Kll *other) noexcept nogil:
                      other.items + other.offsets[h] if nb else NULL, nb, work + at)
         at += na + nb
     start[levels] = at
-    target = total_capacity(into.k, levels)
+    target = kll_capacity(into.k, levels)
     cur = work
     n_cur = start[1]
     at = 0
@@ -421,7 +359,7 @@ cdef int merge_levels(Kll *into, const Kll *other) noexcept nogil:
             count -= half
         h += 1
     off[levels] = at
-    target = total_capacity(into.k, levels)
+    target = kll_capacity(into.k, levels)
     if at > 0:
         items = <double *>malloc(target * sizeof(double))
     if items != NULL:
@@ -452,7 +390,7 @@ cdef int kll_merge(Kll *into, const Kll *other) noexcept nogil:
     if other.n_dense != 0:
         if into.want_dense and into.dense == NULL:
             start_dense(into)
-        for i in range(KLL_DENSE):
+        for i in range(<uint32_t>KLL_DENSE):
             if other.dense[i] == 0:
                 continue
             if into.dense != NULL:
@@ -463,7 +401,7 @@ cdef int kll_merge(Kll *into, const Kll *other) noexcept nogil:
     into.sum += other.sum
     if other.n == 0:
         return 0
-    if into.offsets == NULL and start_levels(into) != 0:
+    if into.offsets == NULL and kll_start_levels(into) != 0:
         return KLL_ERR_MEMORY
     n = into.n + other.n
     note(into, other.minv, 0)
@@ -503,7 +441,7 @@ cdef int kll_quantiles(const Kll *s, const double *ranks, int n, double *out) no
     if total == 0:
         return -1
     if s.n_dense:
-        for i in range(KLL_DENSE):
+        for i in range(<uint32_t>KLL_DENSE):
             n_dense += s.dense[i] != 0
     size = n_items + n_dense
     view = <Entry *>malloc(size * sizeof(Entry))
@@ -522,7 +460,7 @@ cdef int kll_quantiles(const Kll *s, const double *ranks, int n, double *out) no
     w = 0
     low = 0
     if n_dense:
-        for i in range(KLL_DENSE):
+        for i in range(<uint32_t>KLL_DENSE):
             if s.dense[i] == 0:
                 continue
             while low < n_items and tail[low].value < i:
@@ -560,7 +498,7 @@ cdef double kll_rank(const Kll *s, double value, int inclusive) noexcept nogil:
     if total == 0:
         return 0
     if s.n_dense:
-        for i in range(KLL_DENSE):
+        for i in range(<uint32_t>KLL_DENSE):
             if i < value or (inclusive and i == value):
                 below += s.dense[i]
     if s.n:
@@ -578,7 +516,7 @@ cdef int kll_range(const Kll *s, double *lowest, double *highest) noexcept nogil
         lowest[0] = s.minv
         highest[0] = s.maxv
     if s.n_dense:
-        for i in range(KLL_DENSE):
+        for i in range(<uint32_t>KLL_DENSE):
             if s.dense[i] != 0:
                 if not found or i < lowest[0]:
                     lowest[0] = i
@@ -586,142 +524,3 @@ cdef int kll_range(const Kll *s, double *lowest, double *highest) noexcept nogil
                     highest[0] = i
                 found = 1
     return 0 if found else -1
-
-
-cdef size_t kll_size(const Kll *s) noexcept nogil:
-    cdef Kll flat
-    cdef size_t size
-    if s.n_dense:
-        if kll_copy(&flat, s) != 0:
-            return 0
-        kll_fold(&flat)
-        size = kll_size(&flat)
-        kll_free(&flat)
-        return size
-    if s.n == 0:
-        return 8
-    if s.n == 1:
-        return 16
-    return OFF_OFFSETS + 4 * <size_t>s.num_levels + 16 + 8 * <size_t>(s.cap - s.offsets[0])
-
-
-cdef size_t kll_write(const Kll *s, uint8_t *out) noexcept nogil:
-    """A dense front is folded in a copy, with the same coins each time: kll_size and kll_write agree."""
-    cdef Kll flat
-    cdef size_t at
-    if s.n_dense:
-        if kll_copy(&flat, s) != 0:
-            return 0
-        kll_fold(&flat)
-        at = kll_write(&flat, out)
-        kll_free(&flat)
-        return at
-    memset(out, 0, 8)
-    out[OFF_PREAMBLE] = 2
-    out[OFF_VERSION] = 1
-    out[OFF_FAMILY] = FAMILY
-    memcpy(out + OFF_K, &s.k, 2)
-    out[OFF_M] = M
-    if s.n == 0:
-        out[OFF_FLAGS] = FLAG_EMPTY
-        return 8
-    if s.n == 1:
-        out[OFF_VERSION] = 2
-        out[OFF_FLAGS] = FLAG_SINGLE
-        memcpy(out + 8, s.items + s.offsets[0], 8)
-        return 16
-    out[OFF_PREAMBLE] = 5
-    memcpy(out + OFF_N, &s.n, 8)
-    memcpy(out + OFF_MIN_K, &s.min_k, 2)
-    out[OFF_LEVELS] = s.num_levels
-    out[OFF_LEVELS + 1] = 0
-    memcpy(out + OFF_OFFSETS, s.offsets, 4 * <size_t>s.num_levels)
-    at = OFF_OFFSETS + 4 * <size_t>s.num_levels
-    memcpy(out + at, &s.minv, 8)
-    memcpy(out + at + 8, &s.maxv, 8)
-    memcpy(out + at + 16, s.items + s.offsets[0], 8 * <size_t>(s.cap - s.offsets[0]))
-    return at + 16 + 8 * <size_t>(s.cap - s.offsets[0])
-
-
-cdef int check_items(Kll *s, int sorted0) noexcept nogil:
-    cdef uint64_t weight = 0
-    cdef uint64_t size
-    cdef uint32_t i
-    cdef int h
-    for h in range(s.num_levels):
-        size = s.offsets[h + 1] - s.offsets[h]
-        if size and (size << h) >> h != size or weight + (size << h) < weight:
-            return KLL_ERR_FORMAT
-        weight += size << h
-        for i in range(s.offsets[h], s.offsets[h + 1]):
-            # written so that a NaN fails
-            if not (s.minv <= s.items[i] <= s.maxv):
-                return KLL_ERR_FORMAT
-            if (h or sorted0) and i > s.offsets[h] and s.items[i] < s.items[i - 1]:
-                return KLL_ERR_FORMAT
-            s.sum += s.items[i] * <double>(<uint64_t>1 << h)
-    return 0 if weight == s.n and weight < <uint64_t>1 << 62 else KLL_ERR_FORMAT
-
-
-cdef int read_full(Kll *s, const uint8_t *data, size_t n) noexcept nogil:
-    cdef uint32_t offsets[KLL_MAX_LEVELS + 1]
-    cdef uint32_t c
-    cdef size_t at
-    cdef int i
-    cdef int levels = data[OFF_LEVELS]
-    if n < OFF_OFFSETS or levels < 1 or levels > KLL_MAX_LEVELS:
-        return KLL_ERR_FORMAT
-    at = OFF_OFFSETS + 4 * <size_t>levels
-    c = total_capacity(s.k, levels)
-    if n < at + 16:
-        return KLL_ERR_FORMAT
-    memcpy(offsets, data + OFF_OFFSETS, 4 * <size_t>levels)
-    offsets[levels] = c
-    for i in range(levels):
-        if offsets[i] > offsets[i + 1]:
-            return KLL_ERR_FORMAT
-    if n - at - 16 != 8 * <size_t>(c - offsets[0]) or c == offsets[0]:
-        return KLL_ERR_FORMAT
-    if start_levels(s) != 0:
-        return KLL_ERR_MEMORY
-    while s.num_levels < levels:
-        if add_level(s) != 0:
-            return KLL_ERR_MEMORY
-    memcpy(s.offsets, offsets, 4 * <size_t>(levels + 1))
-    memcpy(&s.n, data + OFF_N, 8)
-    memcpy(&s.min_k, data + OFF_MIN_K, 2)
-    memcpy(&s.minv, data + at, 8)
-    memcpy(&s.maxv, data + at + 8, 8)
-    memcpy(s.items + offsets[0], data + at + 16, 8 * <size_t>(c - offsets[0]))
-    if s.min_k < MIN_K or s.min_k > s.k:
-        return KLL_ERR_FORMAT
-    return check_items(s, data[OFF_FLAGS] & FLAG_SORTED)
-
-
-cdef int kll_read(Kll *s, const uint8_t *data, size_t n) noexcept nogil:
-    """s is uninitialised; empty after an error. The sum is that of the retained items, by weight."""
-    cdef uint16_t k
-    cdef double value
-    cdef int status
-    kll_init(s, KLL_K, 0)
-    if n < 8 or data[OFF_FAMILY] != FAMILY or data[OFF_M] != M or data[OFF_VERSION] < 1 or data[OFF_VERSION] > 2:
-        return KLL_ERR_FORMAT
-    memcpy(&k, data + OFF_K, 2)
-    if k < MIN_K or data[OFF_PREAMBLE] != (2 if data[OFF_FLAGS] & (FLAG_EMPTY | FLAG_SINGLE) else 5):
-        return KLL_ERR_FORMAT
-    s.k = k
-    s.min_k = k
-    if data[OFF_FLAGS] & FLAG_EMPTY:
-        return 0 if n == 8 else KLL_ERR_FORMAT
-    if data[OFF_FLAGS] & FLAG_SINGLE:
-        if n != 16:
-            return KLL_ERR_FORMAT
-        memcpy(&value, data + 8, 8)
-        if value != value:
-            return KLL_ERR_FORMAT
-        kll_update(s, value)
-        return 0 if s.n == 1 else KLL_ERR_MEMORY
-    status = read_full(s, data, n)
-    if status != 0:
-        kll_free(s)
-    return status

@@ -15,6 +15,9 @@ cdef struct Reader:
 cdef int take(Reader *r, void *out, size_t n) except -1        # ValueError when the bytes end
 cdef const uint8_t *take_view(Reader *r, size_t n) except NULL
 cdef const uint8_t *take_part(Reader *r, size_t *n) except? NULL  # uint32 length, then that many bytes
+cdef Reader reader_of(bytes data, bytes magic) except *        # behind the magic bytes
+cdef int finish(Reader *r) except -1                           # ValueError if anything is left
+cdef list quantiles_of(const Kll *sketch, ranks)               # inclusive rule; None when empty
 cdef int check(int status, str what) except -1                 # MemoryError for -1, ValueError for others
 
 # DataSketches images

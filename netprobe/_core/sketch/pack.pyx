@@ -1,19 +1,21 @@
 """Sketches to bytes objects and back. Cold: plain Python bytes, little-endian as the machines we run on."""
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport INT64_MAX, int64_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, malloc
+from libc.stdlib cimport calloc
 from libc.string cimport memcpy
 
 from netprobe._core.sketch.freq cimport freq_free, freq_init, freq_read, freq_size, freq_write
 from netprobe._core.sketch.hist cimport hist_free, hist_init, hist_intervals
 from netprobe._core.sketch.hll cimport hll_size, hll_write
 from netprobe._core.sketch.kll cimport (
-    KLL_DENSE, KLL_K, kll_count, kll_free, kll_init, kll_read, kll_size, kll_write)
+    KLL_DENSE, KLL_K, kll_count, kll_free, kll_init, kll_quantiles)
+from netprobe._core.sketch.kll_form cimport kll_read, kll_size, kll_write
 from netprobe._core.sketch.rate cimport RATE_COLUMNS, RATE_ROWS, RateRow, rate_free, rate_init
 
 cdef enum:
     KLL_LEVELS_ONLY = 0
     KLL_WITH_DENSE = 1
+    MAX_RANKS = 256
 
 cdef int64_t MAX_SECOND = INT64_MAX // 1000000000 * 2 + 2      # between the two ends of 64-bit nanoseconds
 
@@ -49,6 +51,40 @@ cdef const uint8_t *take_part(Reader *r, size_t *n) except? NULL:
     take(r, &length, 4)
     n[0] = length
     return take_view(r, length)
+
+
+cdef Reader reader_of(bytes data, bytes magic) except *:
+    cdef Reader r
+    cdef Py_ssize_t n = PyBytes_GET_SIZE(magic)
+    if data[:n] != magic:
+        raise ValueError("not the bytes of this kind of sketch, or of another version")
+    r.data = <const uint8_t *>PyBytes_AS_STRING(data) + n
+    r.left = PyBytes_GET_SIZE(data) - n
+    return r
+
+
+cdef int finish(Reader *r) except -1:
+    if r.left:
+        raise ValueError("bytes behind the end")
+    return 0
+
+
+cdef list quantiles_of(const Kll *sketch, ranks):
+    cdef double rank[MAX_RANKS]
+    cdef double value[MAX_RANKS]
+    cdef int n = len(ranks)
+    cdef int i
+    if n > MAX_RANKS:
+        raise ValueError(f"{MAX_RANKS} ranks at most")
+    for i in range(n):
+        rank[i] = ranks[i]
+        if not 0 <= rank[i] <= 1:
+            raise ValueError(f"a rank lies between 0 and 1, not at {ranks[i]}")
+    if kll_count(sketch) == 0:
+        return None
+    if kll_quantiles(sketch, rank, n, value) != 0:
+        raise MemoryError
+    return [value[i] for i in range(n)]
 
 
 cdef inline bytes raw(const void *data, size_t n):
