@@ -9,6 +9,9 @@ from libc.stdlib cimport calloc, free
 
 from netprobe._core.wire.be cimport be16, be32
 
+cdef extern from *:
+    uint32_t bswap32 "__builtin_bswap32"(uint32_t) noexcept nogil
+
 cdef enum:
     MAX_INSNS = 65536
     MEM_CELLS = 16
@@ -68,6 +71,9 @@ cdef enum:
     RET_A = 0x16
     TAX = 0x07
     TXA = 0x87
+    # our own: the address family in front of a packet of link type NULL or LOOP, as the compiler expects it
+    LD_FAMILY = 0x120
+    LD_FAMILY_SWAPPED = 0x220
 
 _KNOWN = frozenset((
     LD_W_ABS, LD_H_ABS, LD_B_ABS, LD_W_IND, LD_H_IND, LD_B_IND, LD_LEN, LD_IMM, LD_MEM, LDX_IMM, LDX_MEM,
@@ -78,6 +84,38 @@ _KNOWN = frozenset((
 _MEMORY = frozenset((LD_MEM, LDX_MEM, ST, STX))
 _ABSOLUTE = frozenset((LD_W_ABS, LD_H_ABS, LD_B_ABS))
 _RETURNS = frozenset((RET_K, RET_X, RET_A))
+# AF_INET, and AF_INET6 of Linux, the BSDs and macOS
+_FAMILIES = frozenset((2, 10, 24, 28, 30))
+LT_NULL = 0
+LT_LOOP = 108
+
+
+def _for_families(rows, linktype):
+    """The same program, with loads of the address family replaced.
+
+    The compiler writes the family numbers of the machine it runs on, in its byte order; a capture has those
+    of the machine that it comes from.
+    """
+    out = list(rows)
+    for at in range(len(rows) - 1):
+        code, _, _, k = rows[at]
+        after, _, _, constant = rows[at + 1]
+        constant &= 0xFFFFFFFF
+        swapped = int.from_bytes(constant.to_bytes(4, "big"), "little")
+        if code == LD_W_ABS and k == 0 and after == JEQ_K:
+            if constant in _FAMILIES:
+                out[at] = (LD_FAMILY, 0, 0, 0)
+            elif swapped in _FAMILIES and linktype == LT_NULL:
+                out[at] = (LD_FAMILY_SWAPPED, 0, 0, 0)
+    return out
+
+
+cdef inline uint32_t family_of(const uint8_t *d) noexcept nogil:
+    """The family in either byte order, IPv6 as Linux numbers it."""
+    cdef uint32_t f = be32(d)
+    if f > 0xFFFF:
+        f = bswap32(f)
+    return 10 if f == 24 or f == 28 or f == 30 else f
 
 
 cdef class BpfProgram:
@@ -108,6 +146,8 @@ cdef class BpfProgram:
                 raise ValueError(f"instruction {at}: divides by zero")
         if rows[len(rows) - 1][0] not in _RETURNS and rows[len(rows) - 1][0] != JA:
             raise ValueError("the last instruction is no return")
+        if linktype == LT_NULL or linktype == LT_LOOP:
+            rows = _for_families(rows, linktype)
         self.insns = <Insn *>calloc(len(rows), sizeof(Insn))
         if self.insns == NULL:
             raise MemoryError
@@ -211,6 +251,12 @@ cdef class BpfProgram:
                 mem[k] = a
             elif code == STX:
                 mem[k] = x
+            elif code == LD_FAMILY or code == LD_FAMILY_SWAPPED:
+                if n < 4:
+                    return 0
+                a = family_of(d)
+                if code == LD_FAMILY_SWAPPED:
+                    a = bswap32(a)
             elif code == TAX:
                 x = a
             elif code == TXA:
