@@ -39,6 +39,7 @@ MESSAGE_FIELDS = [
     "frame.number", "frame.protocols", "udp.srcport", "udp.dstport", "tcp.srcport", "tcp.dstport",
     "dns.id", "dns.flags.response", "dns.flags.rcode", "dns.count.queries", "dns.count.answers",
     "dns.qry.name", "dns.qry.type",
+    "dns.time",
     "dns.opt.client.addr4", "dns.opt.client.addr6",
     "dhcp.option.dhcp", "dhcp.ip.your", "dhcpv6.msgtype", "bgp.type",
 ]  # fmt: skip
@@ -81,6 +82,8 @@ class Dns:
     qtypes: Counter[int] = field(default_factory=Counter)
     ids: Counter[tuple[int, bool]] = field(default_factory=Counter)
     subnets: Counter[str] = field(default_factory=Counter)
+    matched: int = 0  # responses within the five seconds that a transaction lasts
+    late: int = 0
 
 
 @dataclass
@@ -276,6 +279,9 @@ def count_dns(dns: Dns, row: dict[str, list[str]], frame: Frame) -> None:
             if question == 0 and asked is not None and qtype is not None:
                 dns.names["" if asked == "<Root>" else asked.lower()] += 1
                 dns.qtypes[number(qtype)] += 1
+    for elapsed in row["dns.time"]:
+        dns.matched += float(elapsed) < 5
+        dns.late += float(elapsed) >= 5
     if row["dns.flags.response"] and not number(row["dns.flags.response"][0]):
         dns.subnets.update(row["dns.opt.client.addr4"] + row["dns.opt.client.addr6"])
 

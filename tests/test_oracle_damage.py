@@ -1,0 +1,291 @@
+"""Bad input through the Python face: what came before damage counts, everything else is one clear error."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import generate
+import pytest
+
+import netprobe
+from netprobe.errors import ConfigError, InputError
+
+FACES: dict[str, Callable[[Path], Any]] = {
+    "summarize": lambda path: netprobe.summarize(path),
+    "packets": lambda path: list(netprobe.packets(path)),
+}
+DAMAGED = generate.damaged()
+ODD = generate.odd()
+
+
+def write(folder: Path, data: bytes) -> Path:
+    path = folder / "capture.pcap"
+    path.write_bytes(data)
+    return path
+
+
+def total(path: Path, **options: Any) -> int:
+    doc = netprobe.summarize(path, periods=1, **options).to_dict()["1m"]
+    assert isinstance(doc["packets"]["total"], int)
+    return int(doc["packets"]["total"])
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_came_before_counts(tmp_path: Path, name: str, workers: int) -> None:
+    case = DAMAGED[name]
+    path = write(tmp_path, case.data)
+    summary = netprobe.summarize(path, periods=1, workers=workers)
+    assert summary.to_dict()["1m"]["packets"]["total"] == case.packets
+    assert len(summary.warnings) == 1
+    assert str(path) in summary.warnings[0]
+    assert sum(chunk.rows for chunk in netprobe.packets(path)) == case.packets
+
+
+@pytest.mark.parametrize("cut", [10, 18, 30, 1000])
+def test_cut_gzip(tmp_path: Path, cut: int) -> None:
+    data = gzip.compress(generate.pcap(generate.ethernet_frames() * 50), mtime=0)
+    path = write(tmp_path, data[: min(cut, len(data) - 9)])
+    try:
+        summary = netprobe.summarize(path, periods=1)
+    except InputError as error:
+        assert str(path) in str(error)
+    else:
+        assert len(summary.warnings) == 1
+        assert summary.packets < 13 * 50
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_files_count_every_packet(tmp_path: Path, name: str) -> None:
+    data = ODD[name]
+    path = write(tmp_path, data)
+    want = 6 + (name == "caplen-0")
+    began = time.monotonic()
+    for workers in (1, 2):
+        for periods in (1, 5):
+            summary = netprobe.summarize(path, periods=periods, workers=workers)
+            assert summary.packets == want
+            assert summary.warnings == []
+            (doc,) = summary.to_dict().values()
+            assert doc["packets"]["period"]["length"] >= 0
+            if periods == 1:
+                assert doc["packets"]["total"] == want
+    assert sum(chunk.rows for chunk in netprobe.packets(path)) == want
+    # a jump of ten years is no reason to count three hundred million seconds
+    assert time.monotonic() - began < 5
+
+
+def test_backwards_never_rotates(tmp_path: Path) -> None:
+    """Five periods: only the stamp more than a minute ahead opens a second one."""
+    summary = netprobe.summarize(write(tmp_path, ODD["backwards"]), periods=5)
+    packets = summary.to_dict()["5m"]["packets"]
+    assert packets["total"] == 6
+    assert packets["period"]["start_ts"] == generate.START_NS // 10**9
+
+
+def test_sub_second_overflow_is_time(tmp_path: Path) -> None:
+    """Microseconds of a million and more are seconds: 1.0, 2.5, 4.0, ... after each record's second."""
+    stamps = [int(t) for chunk in netprobe.packets(write(tmp_path, ODD["sub-second-over"])) for t in chunk["ts"]]
+    frames = generate.stamped(generate.ethernet_frames()[:6])
+    assert stamps == [r.ts // 10**9 * 10**9 + 10**9 + i * 1_500_000_000 for i, r in enumerate(frames)]
+
+
+def test_bad_ip_headers(tmp_path: Path) -> None:
+    """Every frame counts once, and what cannot be read is counted by cause."""
+    frames = generate.bad_ip()
+    path = write(tmp_path, generate.pcap(frames))
+    for inner in (False, True):
+        net = netprobe.summarize(path, handlers=["net"], periods=1, inner=inner).to_dict()["1m"]["packets"]
+        assert net["total"] == len(frames)
+        assert net["udp"] + net["tcp"] + net["other_l4"] == len(frames)
+        assert net["ipv4"] + net["ipv6"] <= len(frames)
+    malformed = 0
+    for chunk in netprobe.packets(path, ["flags", "cause"]):
+        assert ((chunk["flags"] & 32 != 0) == (chunk["cause"] != 0)).all()
+        malformed += int((chunk["cause"] != 0).sum())
+    assert malformed > len(frames) // 3
+
+
+# ---- errors --------------------------------------------------------------------------------------------------
+
+
+def not_a_capture(folder: Path) -> Path:
+    return write(folder, b"#!/bin/sh\necho this is a script\n" * 10)
+
+
+def missing(folder: Path) -> Path:
+    return folder / "there-is-no-such.pcap"
+
+
+def directory(folder: Path) -> Path:
+    return folder
+
+
+def empty(folder: Path) -> Path:
+    return write(folder, b"")
+
+
+def half_header(folder: Path) -> Path:
+    return write(folder, generate.pcap([])[:13])
+
+
+def unknown_link_type(folder: Path) -> Path:
+    return write(folder, generate.pcap([b"x" * 40], generate.USER0))
+
+
+def unknown_link_type_ng(folder: Path) -> Path:
+    return write(folder, generate.pcapng([b"x" * 40], generate.USER0))
+
+
+ERRORS: dict[Callable[[Path], Path], str] = {
+    not_a_capture: "",
+    missing: "(?i)no such file",
+    directory: "(?i)directory",
+    empty: "(?i)empty",
+    half_header: "",
+    unknown_link_type: "USER0",
+}
+
+
+@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize("make", ERRORS, ids=lambda m: m.__name__)
+def test_errors_name_the_file(tmp_path: Path, make: Callable[[Path], Path], face: str) -> None:
+    path = make(tmp_path)
+    with pytest.raises(InputError, match=ERRORS[make]) as caught:
+        FACES[face](path)
+    text = str(caught.value)
+    assert str(path) in text
+    assert "\n" not in text
+
+
+def test_link_type_of_pcapng(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="USER0"):
+        netprobe.summarize(unknown_link_type_ng(tmp_path))
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and sys.platform != "linux", reason="root reads everything")
+def test_unreadable(tmp_path: Path) -> None:
+    """Root may read any file, so there the sign of trouble is a directory entry that cannot be opened at all."""
+    path = write(tmp_path, generate.pcap([]))
+    if os.geteuid() == 0:
+        loop = tmp_path / "loop.pcap"
+        loop.symlink_to(loop)
+        path = loop
+    else:
+        path.chmod(0)
+    for face in FACES.values():
+        with pytest.raises(InputError) as caught:
+            face(path)
+        assert str(path) in str(caught.value)
+
+
+def test_header_only_is_no_error(tmp_path: Path) -> None:
+    for data in (generate.pcap([]), generate.shb() + generate.idb(), generate.shb()):
+        assert total(write(tmp_path, data)) == 0
+
+
+def test_mixed_link_types_are_counted(tmp_path: Path) -> None:
+    """One interface that cannot be decoded does not spoil the other, and is named."""
+    path = write(tmp_path, generate.mixed_linktypes())
+    summary = netprobe.summarize(path, periods=1)
+    assert summary.to_dict()["1m"]["packets"]["ipv4"] == 8
+    assert any("USER0" in w and "13" in w for w in summary.warnings)
+
+
+def test_settings(tmp_path: Path) -> None:
+    path = write(tmp_path, generate.pcap(generate.ethernet_frames()))
+    bad: list[dict[str, Any]] = [
+        {"filter": "tcp port banana"},
+        {"hosts": "10.0.0.0/33"},
+        {"hosts": "10.0.0.0"},
+        {"hosts": "nonsense/8"},
+        {"workers": 0},
+        {"periods": 0},
+        {"periods": 11},
+        {"deep_sample_rate": 0},
+        {"handlers": ["nosuch"]},
+        {"handlers": ["net:9.9"]},
+        {"geo_city": str(tmp_path / "missing.mmdb")},
+        {"geo_asn": str(path)},
+    ]
+    for options in bad:
+        with pytest.raises((ConfigError, InputError)) as caught:
+            netprobe.summarize(path, **options)
+        ((_, value),) = options.items()
+        text = value[0] if isinstance(value, list) else str(value)
+        assert text.split(":")[0] in str(caught.value), f"{options}: {caught.value}"
+
+
+# ---- files that change, streams ------------------------------------------------------------------------------
+
+
+def test_fifo(tmp_path: Path) -> None:
+    """A named pipe, written slowly, in pieces that respect no record."""
+    data = generate.pcap(generate.ethernet_frames() * 20)
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+
+    def feed() -> None:
+        with fifo.open("wb", buffering=0) as out:
+            for i in range(0, len(data), 700):
+                out.write(data[i : i + 700])
+                time.sleep(0.001)
+
+    writer = threading.Thread(target=feed)
+    writer.start()
+    try:
+        assert total(fifo) == 13 * 20
+    finally:
+        writer.join()
+
+
+def test_a_file_that_shrinks(tmp_path: Path) -> None:
+    """Cut while it is read: no crash, and never more packets than there were."""
+    frames = generate.ethernet_frames() * 2000
+    path = write(tmp_path, generate.pcap(frames))
+    size = path.stat().st_size
+    stop = threading.Event()
+
+    def shake() -> None:
+        while not stop.is_set():
+            os.truncate(path, size // 3)
+            os.truncate(path, size)
+
+    shaker = threading.Thread(target=shake)
+    shaker.start()
+    try:
+        for _ in range(10):
+            try:
+                assert netprobe.summarize(path, periods=1).packets <= len(frames) + size // 16
+            except InputError as error:
+                assert str(path) in str(error)
+    finally:
+        stop.set()
+        shaker.join()
+
+
+def test_concatenated_headers_are_damage(tmp_path: Path) -> None:
+    """Two pcap files after each other: the second header is no record."""
+    one = generate.pcap(generate.ethernet_frames())
+    summary = netprobe.summarize(write(tmp_path, one + one), periods=1)
+    assert summary.packets >= 13
+    assert len(summary.warnings) == 1
+
+
+def test_length_field_does_not_allocate(tmp_path: Path) -> None:
+    """A block that claims nearly 4 GB takes no memory for it."""
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    block = struct.pack("<2I", 6, 0xFFFFFFF0)
+    path = write(tmp_path, generate.pcapng(generate.ethernet_frames()) + block + bytes(1 << 16))
+    assert netprobe.summarize(path, periods=1).packets == 13
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
