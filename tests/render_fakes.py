@@ -35,7 +35,7 @@ class FakeNative:
 
 
 class FakeBlock:
-    """Holds raw values by path: an int, a set, a Counter of keys, a list of numbers; a histogram as rendered."""
+    """Holds raw values by path: an int, a set, a Counter of keys, numbers; a histogram as rendered."""
 
     def __init__(
         self, table: HandlerTable, values: Values | None = None, prefix: str = "", used: bool = True
@@ -44,7 +44,7 @@ class FakeBlock:
         self.used = used
         self._at = {}
         known = fake_fields(table)
-        assert set(values) <= {name.removeprefix(prefix) for name in known if name.startswith(prefix)}, values
+        assert {prefix + name for name in values} <= set(known), values
         for name, (kind, index) in known.items():
             if name.startswith("D.") == bool(prefix):
                 self._at[kind, index] = values.get(name.removeprefix(prefix))

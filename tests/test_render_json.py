@@ -171,6 +171,11 @@ def test_geo() -> None:
         {"name": "Unknown", "estimate": 4},
         {"name": "7", "estimate": 1},
     ]
+    # joined rows come in order: the two smallest records make the greatest row
+    late = {geo_key(7, bytes(16)): 5, geo_key(1, bytes(16)): 4, geo_key(2, bytes(16)): 3}
+    body = render_window(fake_window(NET1, {"top_geoLoc": late}), places)
+    assert body is not None
+    assert [(row["name"], row["estimate"]) for row in body["top_geoLoc"]] == [("EU/Sweden", 7), ("EU/7", 5)]
     # and it is joined before the rows are cut
     config = handler_config(NET1, config={"topn_count": 1})
     body = render_window(fake_window(NET1, {"top_geoLoc": seen}, config=config), places)

@@ -171,17 +171,18 @@ class Cell:
             joined = _joined((render(key, geo), estimate) for key, estimate in items)
             return [TopRow(label, estimate) for label, estimate in top_rows(joined, *limits)]
         items = top_rows(self.block.topn(self.index, settings.topn_count), *limits)
+        # hardly any share a text here, but two samples with the same labels would be no valid output
         best = _joined((render(key, geo), estimate) for key, estimate in items)
         return [TopRow(label, estimate) for label, estimate in best]
 
 
 def _joined(rows: Iterator[tuple[Label, int]]) -> list[tuple[Label, int]]:
-    """Rows of one name as one row: estimates add up, the first row's coordinates stay."""
+    """Rows of one name as one row, best first: estimates add up, the first row's coordinates stay."""
     found: dict[str, tuple[Label, int]] = {}
     for label, estimate in rows:
         label, before = found.get(label.name, (label, 0))
         found[label.name] = label, before + estimate
-    return list(found.values())
+    return sorted(found.values(), key=lambda row: -row[1])
 
 
 # --- several windows ---
