@@ -1,5 +1,6 @@
 """Native metric blocks through the renderers: the values of metrics spec 1.4 to 1.9."""
 
+import pickle
 import sys
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from netprobe._core.store import MetricBlock
 from netprobe.handlers.config import handler_config
+from netprobe.handlers.registry import lookup
 from netprobe.metrics import keys
 from netprobe.metrics.render_json import render_window
 from netprobe.metrics.render_prometheus import render as render_text
@@ -181,3 +183,17 @@ def test_rate() -> None:
     # 2, 0, 1, 0
     assert value(row, block) == {"p50": 0, "p90": 2, "p95": 2, "p99": 2}
     assert [line.rsplit(" ", 1)[1] for line in lines(row, block)[-2:]] == ["3", "4"]
+
+
+def test_windows_travel() -> None:
+    """A window survives pickling: workers on other machines send theirs."""
+    table = lookup("dns")
+    block = MetricBlock(
+        counters=32, cards=2, topns=(KEY_NAME,) * 16, quants=(False,) * 4, hists=(False,) * 2, rates=8
+    )
+    block.add_counter(0, 7)
+    sent = HandlerWindow(table, handler_config(table), [block], start_ts=5, length=6)
+    came = pickle.loads(pickle.dumps(sent))
+    assert came.config == sent.config
+    assert render_window(came) == render_window(sent)
+    assert render_window(came) != render_window(HandlerWindow(table, handler_config(table), [], 5, 6))
