@@ -304,11 +304,11 @@ def test_noise_is_harmless(parts: list[tuple[bytes, bool, int]]) -> None:
 @pytest.mark.parametrize("name", ["dns-fragments.pcap", "icmp.pcap"])
 def test_recorded_against_tshark(captures: Path, name: str) -> None:
     """The same datagrams become complete in the same frames, with the same length."""
+    wanted = "ip.reassembled.length || ipv6.reassembled.length"
     fields = ["frame.number", "ip.reassembled.length", "ipv6.reassembled.length"]
     options = [word for field in fields for word in ("-e", field)]
     shown = subprocess.run(
-        ["tshark", "-r", captures / name, "-Y", "ip.reassembled.length || ipv6.reassembled.length"]
-        + ["-T", "fields", "-E", "separator=,", *options],
+        ["tshark", "-r", captures / name, "-Y", wanted, "-T", "fields", "-E", "separator=,", *options],
         capture_output=True,
         text=True,
         check=True,

@@ -25,6 +25,7 @@ cdef enum:
     BUF_FIRST = 64
 
 cdef uint32_t NIL = <uint32_t>0xffffffff
+cdef uint8_t[64] NOTHING         # what synthetic packets point to: readable, outlives every stream
 cdef int64_t LINGER_NS = 1000000000
 cdef int64_t IDLE_NS = 30000000000
 # how long an acknowledged gap may still be filled by a packet that the capture delivers late
@@ -241,7 +242,7 @@ cdef uint32_t open_stream(StreamTable *t, uint64_t hash, const FlowKey *k, const
 cdef void stream_packet(const Stream *s, int side, int64_t ts, Packet *out) noexcept nogil:
     cdef const StreamSide *d = &s.side[side]
     memset(out, 0, sizeof(Packet))
-    out.data = &s.addr[0][0]     # readable, though nothing of it is promised
+    out.data = NOTHING
     out.ts = ts
     memcpy(&out.src[0], &s.addr[side][0], 16)
     memcpy(&out.dst[0], &s.addr[1 - side][0], 16)
