@@ -207,7 +207,8 @@ def parse_handlers(
 ) -> list[HandlerSpec]:
     """The handlers that somebody asks for, in order, with distinct names.
 
-    ``wanted`` is ``"net,dns:2.0"`` (type, or type:version), or a list of such texts and of maps with the
+    ``wanted`` is ``"net,dns:2.0+top_ecs"`` (type, or type:version; ``+group`` enables a metric group, ``+all``
+    all of them), or a list of such texts and of maps with the
     keys type, version, name, config, filter, metric_groups. A list within the list is a chain: each of its
     handlers sees what the one before accepted. A handler without a name is called by its type (``net``,
     ``dns_v2``), the second of a kind ``net_2``. ConfigError names what cannot be used.
@@ -250,10 +251,13 @@ def _spec(item: object, after: int | None, taken: set[str]) -> HandlerSpec:
     if isinstance(item, HandlerSpec):
         raw: dict[str, Any] = {key: getattr(item, key) for key in SPEC_KEYS}
     elif isinstance(item, str):
-        type_, colon, version = item.strip().partition(":")
+        title, *enable = item.strip().split("+")
+        type_, colon, version = title.partition(":")
         if not type_ or (colon and not version):
             raise ConfigError(f"handlers: {item!r} is no handler, expected for example net or dns:2.0")
         raw = {"type": type_.strip(), "version": version.strip() or DEFAULT_VERSION}
+        if enable:
+            raw["metric_groups"] = {"enable": [group.strip() for group in enable]}
     elif isinstance(item, Mapping):
         raw = dict(item)
     else:
