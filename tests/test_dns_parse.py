@@ -70,7 +70,9 @@ RECORDS = (
 )
 
 
-def response(picked: list[int], authority: list[int], question: str = "www.example.com.") -> dns.message.Message:
+def response(
+    picked: list[int], authority: list[int], question: str = "www.example.com."
+) -> dns.message.Message:
     message = dns.message.make_response(dns.message.make_query(question, "A"))
     for section, chosen in ((message.answer, picked), (message.authority, authority)):
         for number in chosen:
@@ -107,7 +109,9 @@ subnets = st.one_of(
 
 
 def masked(option: dns.edns.ECSOption) -> bytes:
-    packed = bytes(dns.inet.inet_pton(dns.inet.AF_INET if option.family == 1 else dns.inet.AF_INET6, option.address))
+    packed = bytes(
+        dns.inet.inet_pton(dns.inet.AF_INET if option.family == 1 else dns.inet.AF_INET6, option.address)
+    )
     bits = int.from_bytes(packed, "big")
     keep = len(packed) * 8 - option.srclen
     return (bits >> keep << keep).to_bytes(len(packed), "big")
@@ -126,7 +130,9 @@ def test_client_subnet_anywhere(before, subnet, after, records_before):
 def opt_query(option: bytes) -> bytes:
     header = bytes([0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1])
     question = b"\x01a\x00\x00\x01\x00\x01"
-    return header + question + b"\x00\x00\x29\x10\x00\x00\x00\x00\x00" + len(option).to_bytes(2, "big") + option
+    return (
+        header + question + b"\x00\x00\x29\x10\x00\x00\x00\x00\x00" + len(option).to_bytes(2, "big") + option
+    )
 
 
 def ecs(family: int, source: int, address: bytes) -> bytes:
@@ -175,7 +181,11 @@ def walk(wire: bytes) -> bool:
 
 
 bases = st.sampled_from(
-    [response([0, 1, 3, 6], [2]).to_wire(), opt_query(ecs(1, 24, bytes([1, 2, 3]))), response([], []).to_wire()]
+    [
+        response([0, 1, 3, 6], [2]).to_wire(),
+        opt_query(ecs(1, 24, bytes([1, 2, 3]))),
+        response([], []).to_wire(),
+    ]
 )
 
 

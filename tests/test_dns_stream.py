@@ -1,8 +1,9 @@
 """Framing of DNS over TCP: any cutting of a stream gives the same messages."""
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
-
 from netprobe._core.dns_stream import _split
 
 NOT_DNS, LOST = 1, 2
@@ -16,7 +17,7 @@ def framed(parts: list[bytes]) -> bytes:
 
 def cut(stream: bytes, places: list[int]) -> list[bytes]:
     borders = sorted({place % (len(stream) + 1) for place in places} | {0, len(stream)})
-    return [stream[a:b] for a, b in zip(borders, borders[1:], strict=False)]
+    return [stream[a:b] for a, b in itertools.pairwise(borders)]
 
 
 @given(messages, st.lists(st.integers(0, 5000), max_size=30), st.integers(0, 1))
@@ -26,7 +27,9 @@ def test_any_cut(parts, places, side):
     assert (given_up, waiting) == ([], (0, 0))
 
 
-@given(messages, messages, st.lists(st.integers(0, 3000), max_size=9), st.lists(st.integers(0, 3000), max_size=9))
+@given(
+    messages, messages, st.lists(st.integers(0, 3000), max_size=9), st.lists(st.integers(0, 3000), max_size=9)
+)
 def test_sides_do_not_mix(one, two, cuts_one, cuts_two):
     left, right = cut(framed(one), cuts_one), cut(framed(two), cuts_two)
     mixed = []

@@ -88,5 +88,6 @@ def test_rules():
 
 
 def test_only_the_icann_section():
-    text = "private0\n// ===BEGIN ICANN DOMAINS===\n// note\ncom\n*.ck // x\nбг\n// ===END ICANN DOMAINS===\nprivate\n"
+    begin, end = "// ===BEGIN ICANN DOMAINS===", "// ===END ICANN DOMAINS==="
+    text = "\n".join(["private0", begin, "// note", "com", "*.ck // x", "бг", end, "private"])
     assert list(icann_rules(text)) == ["com", "*.ck", "xn--90ae"]

@@ -2,14 +2,18 @@
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from netprobe._core.xact import _Table
 
 TTL = 1000
 
 keys = st.one_of(st.integers(0, 40), st.integers(0, (1 << 64) - 1))
 steps = st.lists(
-    st.tuples(st.sampled_from(["start", "start", "find", "remove", "purge"]), keys, st.integers(0, 2), st.integers(0, 30)),
+    st.tuples(
+        st.sampled_from(["start", "start", "find", "remove", "purge"]),
+        keys,
+        st.integers(0, 2),
+        st.integers(0, 30),
+    ),
     max_size=300,
 )
 
@@ -115,5 +119,8 @@ def test_purge_at_exactly_the_ttl():
 
 def test_same_input_same_table():
     one, two = flood(9, 4000), flood(9, 4000)
-    found = [[bool(t.find((i * 0x9E3779B97F4A7C15 + 1) % (1 << 64), i % 3)) for i in range(4000)] for t in (one, two)]
+    found = [
+        [bool(t.find((i * 0x9E3779B97F4A7C15 + 1) % (1 << 64), i % 3)) for i in range(4000)]
+        for t in (one, two)
+    ]
     assert found[0] == found[1]

@@ -15,12 +15,19 @@ BLOCKS = ("in", "out", "unknown")
 
 
 cdef class Driver:
-    """Owns what the engine owns for an accumulator: messages of a batch, and bucket rotation."""
-    cdef Accumulator acc
+    """Owns what the engine owns for an accumulator: messages of a batch, and bucket rotation.
 
-    def __init__(self, Accumulator acc, int64_t start=0):
+    ``before`` is another accumulator that sees the same messages first.
+    """
+    cdef Accumulator acc
+    cdef Accumulator before
+
+    def __init__(self, Accumulator acc, int64_t start=0, Accumulator before=None):
         self.acc = acc
+        self.before = before
         acc.open_bucket(start)
+        if before is not None:
+            before.open_bucket(start)
 
     def feed(self, messages):
         """Consume dicts (data; ts in ns; flow, port, tcp, l3, direction, deep); the places of those handed on."""
@@ -32,6 +39,7 @@ cdef class Driver:
         cdef Work work, out
         cdef bytes data
         cdef Accumulator acc = self.acc
+        cdef Accumulator before = self.before
         memset(&work, 0, sizeof(work))
         memset(&out, 0xff, sizeof(out))
         try:
@@ -55,6 +63,8 @@ cdef class Driver:
             out.pkts = pkts
             out.udp = pkts + n + 1
             with nogil:
+                if before is not None:
+                    before.consume(<void *>before, &work, NULL)
                 acc.consume(<void *>acc, &work, &out)
             assert out.n_pkts == out.n_dns and out.n_bgp == 0 and out.tcp_errors == 0
             places = [out.dns[i] - msgs for i in range(out.n_dns)]

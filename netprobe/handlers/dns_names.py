@@ -1,13 +1,11 @@
 """Names of DNS response codes and query types, as metrics and filters know them (metrics spec 7.4)."""
 
-_RCODES: dict[int, str] = dict(
-    enumerate(
-        (
-            "NOERROR FORMERR SRVFAIL NXDOMAIN NOTIMP REFUSED YXDOMAIN YXRRSET NXRRSET NOTAUTH NOTZONE DSOTYPENI"
-        ).split()
-    )
-)
-_RCODES |= dict(enumerate("BADVERS BADKEY BADTIME BADMODE BADNAME BADALG BADTRUNC BADCOOKIE".split(), 16))
+_RCODES: dict[int, str] = {}
+for _first, _names in (
+    (0, "NOERROR FORMERR SRVFAIL NXDOMAIN NOTIMP REFUSED YXDOMAIN YXRRSET NXRRSET NOTAUTH NOTZONE DSOTYPENI"),
+    (16, "BADVERS BADKEY BADTIME BADMODE BADNAME BADALG BADTRUNC BADCOOKIE"),
+):
+    _RCODES |= dict(enumerate(_names.split(), _first))
 
 _RCODE_NUMBERS: dict[str, int] = {name: code for code, name in _RCODES.items()}
 # the TSIG error of the same number; understood, never written
