@@ -539,7 +539,8 @@ cdef class CaptureReader:
             swapped = self.swapped
             kind = get32(p, swapped)
             total = get32(p + 4, swapped)
-            if total < BLOCK_MIN:
+            # with its padding a length must still fit in 32 bits, or the next block would be this one again
+            if total < BLOCK_MIN or total > 0xFFFFFFFCU:
                 if n == 0:
                     self.ended = END_DAMAGED
                 break

@@ -80,7 +80,7 @@ def build_sanitized(build: Path) -> Path:
         **os.environ,
         "NETPROBE_SANITIZE": "1",
         "NETPROBE_BUILD_DIR": "build/cython",
-        "CFLAGS": "-fsanitize-coverage=trace-pc -fno-sanitize=alignment,shift-base",
+        "CFLAGS": "-fsanitize-coverage=trace-pc",
     }
     command = [
         sys.executable,

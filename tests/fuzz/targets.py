@@ -235,6 +235,8 @@ TARGETS: dict[str, Target] = {
 def usable(name: str) -> bool:
     """Is the part that this target drives built?"""
     needs = {
+        "capture": "netprobe._core.columns",
+        "decode": "netprobe._core.columns",
         "dns": "netprobe._core.wire.dns",
         "dhcp": "netprobe._core.wire.dhcp",
         "stream": "netprobe._core.stream",

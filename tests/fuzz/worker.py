@@ -116,8 +116,11 @@ def mutate(rng: random.Random, base: bytes, corpus: list[bytes]) -> bytes:
 def main() -> int:
     name, seconds, seed, corpus_dir, current = sys.argv[1:]
     folder = Path(corpus_dir)
+    import netprobe
     import targets
 
+    # not the one that is installed
+    assert Path(netprobe.__file__).is_relative_to(Path.cwd()), netprobe.__file__
     if not targets.usable(name):
         print(json.dumps({"target": name, "skipped": "not built"}))
         return 0
