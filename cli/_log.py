@@ -18,11 +18,11 @@ class Log:
     """Lines of the form `[YYYY-MM-DD HH:MM:SS.mmm] [pktvisor] [level] text`, local time."""
 
     def __init__(self, *, debug: bool = False) -> None:
-        self._debug = debug
+        self.verbose = debug
 
     def debug(self, text: str) -> None:
         """For -v only."""
-        if self._debug:
+        if self.verbose:
             self._line("debug", text)
 
     def info(self, text: str) -> None:

@@ -77,14 +77,12 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except Exception as problem:
-        if arguments_say_debug(argv):
-            raise
         log.error(f"internal error: {type(problem).__name__}: {problem} (-v shows where)")
+        if log.verbose:
+            import traceback
+
+            log.raw(traceback.format_exc())
         return EXIT_FAILURE
-
-
-def arguments_say_debug(argv: list[str] | None) -> bool:
-    return "-v" in (sys.argv[1:] if argv is None else argv)
 
 
 def _settings(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -282,6 +282,16 @@ def test_failure(
     assert message.startswith(text)
 
 
+def test_where_the_program_itself_failed(
+    library: types.ModuleType, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fake(library, ZeroDivisionError("division by zero"))
+    assert pktvisor_pcap.main(["-v", "a"]) == 255
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "Traceback" in err
+
+
 def test_interrupts(library: types.ModuleType, capfd: pytest.CaptureFixture[str]) -> None:
     def once(stop: Any, **_: Any) -> FakeSummary:
         os.kill(os.getpid(), signal.SIGINT)
