@@ -60,7 +60,7 @@ class MetricBlock:
         """Smallest and largest value, or None."""
 
     def histogram(self, i: int) -> tuple[list[tuple[float, int]], int] | None:
-        """([(boundary, count of values <= boundary), …], total), empty intervals left out; None when empty."""
+        """([(boundary, values <= boundary), …], total), empty intervals left out; None when empty."""
 
     def rate(self, i: int, ranks: Sequence[float] = RANKS) -> tuple[list[float], int, float] | None:
         """(quantiles, number of whole seconds, sum) of a closed bucket; None without a whole second."""

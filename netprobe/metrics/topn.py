@@ -7,7 +7,7 @@ Key = TypeVar("Key")
 
 
 def top_rows(rows: Iterable[tuple[Key, int]], count: int, percentile: int = 0) -> list[tuple[Key, int]]:
-    """At most `count` of `rows`, which are (key, estimate); the largest come first, equals in the order given.
+    """At most `count` of `rows`, which are (key, estimate): the largest first, equals as given.
 
     Of these, rows below the percentile of their estimates are left out: 0 keeps all of them, 100 the
     largest only (and its equals). ValueError for a percentile outside 0..100.

@@ -11,6 +11,7 @@ cdef extern from *:
     }
     """
     uint64_t np_fold_mul(uint64_t a, uint64_t b) noexcept nogil
+    void np_prefetch "__builtin_prefetch"(const void *) noexcept nogil
 
 cdef enum:
     # key kinds: what the bytes of a key are, hence how Python renders them
@@ -95,3 +96,21 @@ cdef inline uint64_t freq_hash(const uint8_t *key, size_t n) noexcept nogil:
     h = np_fold_mul(a ^ <uint64_t>0xA4093822299F31D1ULL ^ h, b ^ <uint64_t>0x082EFA98EC4E6C89ULL)
     h = np_fold_mul(h ^ <uint64_t>0x452821E638D01377ULL, h ^ <uint64_t>0xBE5466CF34E90C6DULL)
     return h if h != 0 else 1
+
+
+cdef inline void freq_prefetch(const Freq *f, uint64_t hash) noexcept nogil:
+    """Ask for the cell that an update with this hash will look at first."""
+    if f.cells != NULL:
+        np_prefetch(f.cells + <size_t>((<uint32_t>(hash >> 32) * f.salt) >> (32 - f.lg_cur)) * f.stride)
+
+
+cdef inline void freq_prefetch_name(const Freq *f, uint64_t hash) noexcept nogil:
+    """The same one step further, when that cell is near: the name to compare with."""
+    cdef const uint8_t *cell
+    cdef uint32_t tag, place
+    if f.cells != NULL:
+        cell = f.cells + <size_t>((<uint32_t>(hash >> 32) * f.salt) >> (32 - f.lg_cur)) * f.stride
+        memcpy(&tag, cell + 8, 4)
+        if tag == <uint32_t>(hash >> 32):
+            memcpy(&place, cell + 12, 4)
+            np_prefetch(f.arena + place)

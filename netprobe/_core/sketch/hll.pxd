@@ -100,3 +100,12 @@ cdef inline uint32_t hll_coupon(const uint8_t *data, size_t n) noexcept nogil:
     if left > 62:
         left = 62
     return <uint32_t>(h1 & 0x3FFFFFF) | (<uint32_t>(left + 1) << 26)
+
+
+cdef extern from *:
+    void hll_ask "__builtin_prefetch"(const void *) noexcept nogil
+
+cdef inline void hll_prefetch(const Hll *h, uint32_t coupon) noexcept nogil:
+    """Ask for the register that this coupon will look at."""
+    if h.regs != NULL:
+        hll_ask(&h.regs[coupon & ((<uint32_t>1 << h.lg_k) - 1)])

@@ -283,6 +283,8 @@ cdef double hll_estimate(const Hll *h) noexcept nogil:
     for i in range(MAX_VALUE - 1, 0, -1):
         z = 0.5 * (z + count[i])
     z += m * sigma(count[0] / m)
+    if z < m * 1.0842021724855044e-19:               # 2^-63: every register at its end, only in made-up images
+        z = m * 1.0842021724855044e-19
     return 0.7213475204444817 * m * m / z            # 1 / (2 ln 2)
 
 

@@ -44,7 +44,7 @@ class Quantiles:
         """Share of the values at or below value (inclusive=False: below it); None when empty."""
 
     def rank_error(self) -> float:
-        """Largest error of a rank at 99 % confidence, as a share of the count; 0 while the sketch is exact."""
+        """Largest error of a rank at 99 % confidence, a share of the count; 0 while the sketch is exact."""
 
     def quantile_bounds(self, rank: float) -> tuple[float, float] | None:
         """The values at rank - rank_error and rank + rank_error; None when empty."""
