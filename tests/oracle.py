@@ -40,6 +40,7 @@ MESSAGE_FIELDS = [
     "dns.id", "dns.flags.response", "dns.flags.rcode", "dns.count.queries", "dns.count.answers",
     "dns.qry.name", "dns.qry.type",
     "dns.time",
+    "dns.opt.client.netmask",
     "dns.opt.client.addr4", "dns.opt.client.addr6",
     "dhcp.option.dhcp", "dhcp.ip.your", "dhcpv6.msgtype", "bgp.type",
 ]  # fmt: skip
@@ -77,6 +78,8 @@ class Dns:
     ipv4: int = 0
     ipv6: int = 0
     rcodes: Counter[int] = field(default_factory=Counter)
+    # of responses whose question is there: a capture may cut it off
+    rcodes_named: Counter[int] = field(default_factory=Counter)
     nodata: int = 0
     names: Counter[str] = field(default_factory=Counter)
     qtypes: Counter[int] = field(default_factory=Counter)
@@ -274,6 +277,7 @@ def count_dns(dns: Dns, row: dict[str, list[str]], frame: Frame) -> None:
             rcode = number(next(rcodes))
             dns.rcodes[rcode] += 1
             dns.nodata += rcode == 0 and number(row["dns.count.answers"][i]) == 0
+            dns.rcodes_named[rcode] += bool(row["dns.qry.type"])
         for question in range(number(row["dns.count.queries"][i])):
             asked, qtype = next(names, None), next(types, None)
             if question == 0 and asked is not None and qtype is not None:
@@ -282,7 +286,8 @@ def count_dns(dns: Dns, row: dict[str, list[str]], frame: Frame) -> None:
     for elapsed in row["dns.time"]:
         dns.matched += float(elapsed) < 5
         dns.late += float(elapsed) >= 5
-    if row["dns.flags.response"] and not number(row["dns.flags.response"][0]):
+    # a subnet of length 0 says nothing about the client
+    if row["dns.flags.response"] == ["0"] and row["dns.opt.client.netmask"] not in ([], ["0"]):
         dns.subnets.update(row["dns.opt.client.addr4"] + row["dns.opt.client.addr6"])
 
 

@@ -32,7 +32,14 @@ EXPRESSIONS = [
 ]
 LINKS = ["ethernet", "raw-101", "null-le", "null-be", "loop", "sll", "sll2", "ppp", "ppp-hdlc", "c-hdlc", "wlan",
          "radiotap", "ipv4", "ipv6", "pppoe", "raw-12"]  # fmt: skip
-FILES = [*(f"link-{n}" for n in LINKS), "frames-vlan", "frames-fragments", "frames-l4", "frames-tunnels", "frames-mpls"]
+FILES = [
+    *(f"link-{n}" for n in LINKS),
+    "frames-vlan",
+    "frames-fragments",
+    "frames-l4",
+    "frames-tunnels",
+    "frames-mpls",
+]
 
 
 @pytest.fixture(scope="module")

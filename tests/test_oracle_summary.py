@@ -43,7 +43,18 @@ HANDLERS = [
     "bgp",
     "pcap",
 ]
-QTYPES = {1: "A", 2: "NS", 5: "CNAME", 6: "SOA", 12: "PTR", 15: "MX", 16: "TXT", 28: "AAAA", 33: "SRV", 65: "HTTPS"}
+QTYPES = {
+    1: "A",
+    2: "NS",
+    5: "CNAME",
+    6: "SOA",
+    12: "PTR",
+    15: "MX",
+    16: "TXT",
+    28: "AAAA",
+    33: "SRV",
+    65: "HTTPS",
+}
 RCODES = {0: "NOERROR", 1: "FORMERR", 2: "SRVFAIL", 3: "NXDOMAIN", 4: "NOTIMP", 5: "REFUSED"}
 
 
@@ -182,8 +193,9 @@ def test_dns(path_of: Callable[[str], Path], name: str) -> None:
     # the empty name of the root is no item of a set (metrics spec 1.3)
     assert dns["cardinality"]["qname"] == len([n for n in truth.names if n])
     same_top(dns["top_qtype"], {QTYPES[q]: n for q, n in truth.qtypes.items()})
-    same_top(dns["top_rcode"], {RCODES[r]: n for r, n in truth.rcodes.items()})
-    assert dns["xact"]["counts"] == {"total": truth.matched, "timed_out": truth.late}
+    same_top(dns["top_rcode"], {RCODES[r]: n for r, n in (+truth.rcodes_named).items()})
+    if "cut" not in name:  # tshark matches no message that the snap length cut
+        assert dns["xact"]["counts"] == {"total": truth.matched, "timed_out": truth.late}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -227,7 +239,9 @@ def test_bgp(path_of: Callable[[str], Path], name: str) -> None:
     assert wire["total"] == sum(truth.values())
 
 
-@pytest.mark.parametrize("name", ["demo.pcap", "frames-mix", "frames-dns-tcp", "frames-fragments", "bgp.pcap"])
+@pytest.mark.parametrize(
+    "name", ["demo.pcap", "frames-mix", "frames-dns-tcp", "frames-fragments", "bgp.pcap"]
+)
 @pytest.mark.parametrize("workers", [2, 3])
 def test_workers_agree(path_of: Callable[[str], Path], name: str, workers: int) -> None:
     """The merge law: shards together are the whole."""

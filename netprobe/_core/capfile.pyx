@@ -45,6 +45,8 @@ cdef enum:
     BLOCK_MIN = 12
     MAX_INTERFACES = 65536
     DESCRIPTION_BYTES = 65536    # of an interface block: options beyond are ignored
+    MAX_BLOCK = 16777216         # libpcap's limit for a block with a packet
+    WHOLE_BLOCK = 327680         # a packet's block up to this size must be there to its last byte
 
 cdef enum:
     BT_SECTION = 0x0A0D0D0A
@@ -511,7 +513,7 @@ cdef class CaptureReader:
 
     cdef int _pcapng(self, Batch *b) noexcept nogil:
         cdef int n = 0
-        cdef uint32_t kind, total, whole, iface, caplen, length, fixed
+        cdef uint32_t kind, total, whole, iface, caplen, length, fixed, reach
         cdef uint8_t *p
         cdef RawPacket *raw
         cdef Interface *f
@@ -597,14 +599,15 @@ cdef class CaptureReader:
                     iface = get16(p + 8, swapped)
                 caplen = get32(p + 20, swapped)
                 length = get32(p + 24, swapped)
-            if caplen > MAX_CAPLEN or caplen > total - fixed - 4:
+            if caplen > MAX_CAPLEN or caplen > total - fixed - 4 or total > MAX_BLOCK:
                 if n == 0:
                     self.ended = END_DAMAGED
                 break
-            if self.end - self.pos < fixed + caplen:
+            reach = total if total <= WHOLE_BLOCK else fixed + caplen
+            if self.end - self.pos < reach:
                 if n:
                     break
-                if self._need(fixed + caplen) == 0:
+                if self._need(reach) == 0:
                     self._stop(END_CUT)
                     break
                 p = self.block.buf + self.pos

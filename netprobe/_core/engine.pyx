@@ -17,7 +17,8 @@ from netprobe._core.dns_stream cimport dns_stream_segment
 from netprobe._core.fragment cimport FragTable, frag_feed, frag_free, frag_init, frag_release
 from netprobe._core.handler cimport MAX_BLOCKS, Accumulator, BgpMsg, Work
 from netprobe._core.packet cimport (
-    APP_BGP, APP_DNS, L3_IPV4, PF_FRAG, PF_SYNTHETIC, PROTO_TCP, PROTO_UDP, RF_DEEP, Packet, RawPacket,
+    APP_BGP, APP_DHCP, APP_DHCP6, APP_DNS, L3_IPV4, PF_FRAG, PF_SYNTHETIC, PROTO_TCP, PROTO_UDP, RF_DEEP, Packet,
+    RawPacket,
 )
 from netprobe._core.sketch.kll cimport kll_set_seed
 from netprobe._core.store cimport MetricBlock, MetricSet, mset_close, mset_free, mset_merge
@@ -428,10 +429,12 @@ cdef class Engine:
     def finish(self):
         """End of all input: close connections and the open bucket with the last stamp. Once."""
         cdef int i
-        if self.finished or not self.started:
-            self.finished = 1
+        if self.finished:
             return
         with nogil:
+            if not self.started:
+                # no packet at all is a summary too, of nothing
+                self.open(0)
             for i in range(self.n_shards):
                 if self.needs_streams:
                     stream_finish(&self.shards[i].streams, self.last_ts)
@@ -615,6 +618,10 @@ cdef class Engine:
     cdef void assign(self, Slot *slot) noexcept nogil:
         cdef uint32_t i
         for i in range(slot.batch.n):
+            # a DHCP conversation is known by its transaction id, its addresses change from message to message
+            if slot.decoded[i].app & (APP_DHCP | APP_DHCP6):
+                slot.shard[i] = 0
+                continue
             # the high bits choose the shard, tables inside a shard use the low ones
             slot.shard[i] = <uint8_t>(((slot.decoded[i].pair_hash >> 32) * <uint64_t>self.n_shards) >> 32)
 
