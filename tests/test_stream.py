@@ -273,6 +273,26 @@ def test_ipv6_and_equal_ports() -> None:
     assert pieces(tester) == {(1, 0): [b"question"], (1, 1): [b"answer"]}
 
 
+def test_tunnelled_connections_are_told_apart() -> None:
+    """Between two tunnel ends the outer addresses are all the same; the inner ones make the connection."""
+    tester = StreamTester()
+    connection = Connection(tester)
+    hosts = [(b"\x0a\x01\0" + bytes([n]), b"\x0a\x02\0\1") for n in (1, 2)]
+    hosts.append((bytes(15) + b"\1", bytes(15) + b"\2"))
+    for data, back in ((b"question", False), (b" more", False), (b"answer", True)):
+        for src, dst in hosts:
+            at = 8 if data == b" more" else 0
+            connection.send(back, at, data, inner=(dst, src) if back else (src, dst))
+    assert pieces(tester) == {
+        (number, side): [b"answer"] if side else [b"question", b" more"]
+        for number in (1, 2, 3)
+        for side in (0, 1)
+    }
+    # what does not look like an IP header is not taken for one
+    connection.send(0, 0, b"x", inner=(b"\0" * 15, b""))
+    assert tester.stats()["opened"] == 4
+
+
 def test_flow_hash() -> None:
     tester = StreamTester()
     rng = random.Random(4)

@@ -635,12 +635,18 @@ cdef class StreamTester:
         stream_free(&self.table)
 
     def feed(self, bytes src, int sport, bytes dst, int dport, uint32_t seq, int flags, bytes payload=b"",
-             int64_t ts=0, uint32_t ack=0, sent=None, int direction=2, int extra=0):
-        """One segment. `sent`: payload length on the wire when the capture cut it. `extra`: Packet.flags."""
+             int64_t ts=0, uint32_t ack=0, sent=None, int direction=2, inner=None):
+        """One segment. `sent`: payload length on the wire when the capture cut it. `inner`: addresses of an IP
+        header between the outer one and TCP, as a tunnel has it."""
         cdef uint32_t wire = len(payload) if sent is None else sent
         cdef Packet p
         if len(src) not in (4, 16) or len(dst) != len(src):
             raise ValueError("addresses are 4 or 16 bytes")
+        tunnel = b""
+        if inner is not None and len(inner[0]) == 4:
+            tunnel = b"\x45" + bytes(8) + b"\x06" + bytes(2) + inner[0] + inner[1]
+        elif inner is not None:
+            tunnel = b"\x60" + bytes(5) + b"\x06\0" + inner[0] + inner[1]
         header = bytearray(40)
         header[0] = 0x45
         header[2:4] = ((40 + wire) & 0xffff).to_bytes(2, "big")
@@ -650,11 +656,11 @@ cdef class StreamTester:
         header[28:32] = (<object>ack).to_bytes(4, "big")
         header[32] = 0x50
         header[33] = flags
-        raw = bytes(header) + payload
+        raw = bytes(header[:20]) + tunnel + bytes(header[20:]) + payload
         memset(&p, 0, sizeof(p))
         p.data = <const uint8_t *><const char *>raw
         p.caplen = len(raw)
-        p.wirelen = 40 + wire
+        p.wirelen = 40 + len(tunnel) + wire
         p.ts = ts
         p.l3 = L3_IPV4 if len(src) == 4 else L3_IPV6
         memcpy(&p.src[0], <const char *>src, len(src))
@@ -663,11 +669,11 @@ cdef class StreamTester:
         p.dport = dport
         p.proto = p.l4 = PROTO_TCP
         p.tcp_flags = flags
-        p.l4_off = 20
-        p.payload_off = 40
+        p.l4_off = 20 + len(tunnel)
+        p.payload_off = 40 + len(tunnel)
         p.payload_len = len(payload)
         p.direction = direction
-        p.flags = extra | (PF_CUT if sent is not None else 0)
+        p.flags = (PF_CUT if sent is not None else 0) | (PF_TUNNEL if inner is not None else 0)
         stream_feed(&self.table, &p)
 
     def flow_hash(self, bytes src, int sport, bytes dst, int dport, int proto=6):
