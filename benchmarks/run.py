@@ -3,9 +3,9 @@
     python benchmarks/run.py [--only ROW[,ROW]] [--runs N] [--dir DIR] [--geo DIR] [--smoke]
 
 Per-packet cost is CPU time (user + system of the whole process) on 5 million packets less that on 1 million,
-divided by 4 million; median of the runs. Beside each run goes the floor, `tcpdump -r F -w /dev/null`, measured
-the same way on the same core. Timings are only worth something on an idle machine. --smoke uses tiny captures
-and asserts nothing about time: it says whether every row still runs and counts every packet.
+divided by 4 million; median of the runs. Beside each run goes the floor, `tcpdump -r F -w /dev/null`,
+measured the same way on the same core. Timings are only worth something on an idle machine. --smoke uses tiny
+captures and asserts nothing about time: it says whether every row still runs and counts every packet.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python tests/generate.py OUTDIR
 
-``everything()`` gives the captures that netprobe and tshark should agree about, ``damaged()`` and ``odd()`` those
-where only netprobe's own promise counts. Tests write them to a temporary folder and ask tshark what is in them.
-scapy builds the packets; the containers are written by hand so that odd ones are possible.
+``everything()`` gives the captures that netprobe and tshark should agree about, ``damaged()`` and ``odd()``
+those where only netprobe's own promise counts. Tests write them to a temporary folder and ask tshark what is
+in them. scapy builds the packets; the containers are written by hand so that odd ones are possible.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ def query(name: str = "www.example.com", ident: int = 7, qtype: str | int = "A",
 
 def reply(name: str = "www.example.com", ident: int = 7, answers: int = 1, rcode: int = 0, **kw: Any) -> DNS:
     records = [DNSRR(rrname=name, rdata=f"192.0.2.{i + 1}", ttl=60) for i in range(answers)]
-    return DNS(id=ident, qr=1, rd=1, ra=1, rcode=rcode, qd=DNSQR(qname=name), an=records or None, **kw)
+    return DNS(id=ident, qr=1, rd=1, ra=1, rcode=rcode, qd=DNSQR(qname=name), an=records, **kw)
 
 
 def datagrams() -> list[bytes]:
@@ -416,7 +416,7 @@ def l4() -> list[bytes]:
 def ip_options() -> list[bytes]:
     return [
         raw(eth() / ip4(options=[IPOption_Router_Alert()]) / UDP(sport=1, dport=2) / Raw(b"x")),
-        raw(eth() / ip4(options=[IPOption_RR(length=39, routers=["0.0.0.0"] * 9)]) / TCP(sport=1, dport=2, flags="S")),
+        raw(eth() / ip4(options=[IPOption_RR(length=39, routers=["0.0.0.0"] * 9)]) / TCP(dport=2, flags="S")),
         raw(eth() / ip4(options=[IPOption_Router_Alert()], proto=2) / Raw(b"\x16\0\x09\x04\xe0\0\0\xfb")),
         # Ethernet padding behind a short datagram
         raw(eth() / ip4() / UDP(sport=1, dport=53) / query("a.de")) + bytes(12),
@@ -481,7 +481,7 @@ def tunnels() -> list[bytes]:
         raw(
             eth()
             / ip4()
-            / GRE(key_present=1, key=7, seqnum_present=1, seqence_number=1, chksum_present=1)
+            / GRE(key_present=1, key=7, seqnum_present=1, sequence_number=1, chksum_present=1)
             / inner4
         ),
         raw(eth() / ip4() / GRE(proto=0x6558) / frame),
@@ -731,7 +731,7 @@ def tagged_mix() -> list[bytes]:
 
 
 def bad_ip() -> list[bytes]:
-    """Headers that contradict themselves or the frame. What tshark makes of each differs; nothing may break."""
+    """Headers that contradict themselves or the frame. tshark has its own view of each; nothing may break."""
     good4 = raw(ip4() / UDP(sport=1, dport=53) / query())
     good6 = raw(ip6() / UDP(sport=1, dport=53) / query())
     tcp = raw(ip4() / TCP(sport=1, dport=53, flags="PA") / Raw(b"x" * 30))

@@ -116,7 +116,7 @@ def test_bad_ip_headers(tmp_path: Path) -> None:
     assert malformed > len(frames) // 3
 
 
-# ---- errors --------------------------------------------------------------------------------------------------
+# ---- errors
 
 
 def not_a_capture(folder: Path) -> Path:
@@ -175,7 +175,7 @@ def test_link_type_of_pcapng(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0 and sys.platform != "linux", reason="root reads everything")
 def test_unreadable(tmp_path: Path) -> None:
-    """Root may read any file, so there the sign of trouble is a directory entry that cannot be opened at all."""
+    """Root may read any file: there it is a directory entry that cannot be opened at all."""
     path = write(tmp_path, generate.pcap([]))
     if os.geteuid() == 0:
         loop = tmp_path / "loop.pcap"
@@ -227,7 +227,7 @@ def test_settings(tmp_path: Path) -> None:
         assert text.split(":")[0].removesuffix("/8") in str(caught.value), f"{options}: {caught.value}"
 
 
-# ---- files that change, streams ------------------------------------------------------------------------------
+# ---- files that change, streams
 
 
 def test_fifo(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The filter selects the packets that `tcpdump -r FILE EXPR` does, for every link type libpcap compiles for."""
+"""The filter selects the packets that `tcpdump -r FILE EXPR` does, whatever the link type."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ EXPRESSIONS = [
     "ip[6:2] & 0x3fff != 0",
     "portrange 40000-40003",
 ]
-LINKS = ["ethernet", "raw-101", "null-le", "null-be", "loop", "sll", "sll2", "ppp", "ppp-hdlc", "c-hdlc", "wlan",
-         "radiotap", "ipv4", "ipv6", "pppoe", "raw-12"]  # fmt: skip
+LINKS = ["ethernet", "raw-101", "null-le", "null-be", "loop", "sll", "sll2", "ppp", "ppp-hdlc", "c-hdlc",
+         "wlan", "radiotap", "ipv4", "ipv6", "pppoe", "raw-12"]  # fmt: skip
 FILES = [
     *(f"link-{n}" for n in LINKS),
     "frames-vlan",
@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tcpdump(path: Path, expression: str) -> list[tuple[int, int]] | None:
-    """(stamp in ns, length) of what tcpdump selects; None when libpcap cannot compile that for the link type."""
+    """(stamp in ns, length) of what tcpdump selects; None when libpcap cannot compile the expression."""
     done = subprocess.run(
         ["tcpdump", "-r", str(path), "-w", "-", "--nano", expression], capture_output=True, check=False
     )

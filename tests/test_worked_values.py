@@ -1,8 +1,8 @@
 """The worked values of the specifications, on the captures that come with them.
 
 Metrics spec sections 16.1 to 16.5 and 16.8, agent spec sections 8.3 and 8.4. Exceptions, all of them in
-DESIGN (What counts): cardinalities are the true counts (70 and 210, not 69 and 212); no events for connection ends
-(2100, not 2310); a message that matches two predicates is delivered once.
+DESIGN (What counts): cardinalities are the true counts (70 and 210, not 69 and 212); no events for connection
+ends (2100, not 2310); a message that matches two predicates is delivered once.
 """
 
 from __future__ import annotations

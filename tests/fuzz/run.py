@@ -3,10 +3,10 @@
     python tests/fuzz/run.py [--seconds 60] [--only TARGET[,TARGET]] [--jobs N] [--build DIR]
 
 Copies the project into the build folder (by default build/fuzz), compiles its native modules there with gcc's
-sanitizers and block counters, and mutates captures and messages until the time is up: --seconds is wall time, shared
-by all targets; building is not counted. A crash, a hang, a sanitizer's report or an exception that was not promised
-is a finding: its input goes to tests/fuzz/seeds/TARGET/ (where test_regressions.py replays it for ever) and the exit
-code is 1. The corpus grows in the build folder from run to run.
+sanitizers and block counters, and mutates captures and messages until the time is up: --seconds is wall time,
+shared by all targets; building is not counted. A crash, a hang, a sanitizer's report or an exception that was
+not promised is a finding: its input goes to tests/fuzz/seeds/TARGET/ (where test_regressions.py replays it
+for ever) and the exit code is 1. The corpus grows in the build folder from run to run.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What is fuzzed: each target takes bytes and feeds one part of the core with them.
 
-A target may raise what its part promises to raise (InputError for a file that cannot be read); anything else is a
-finding, as is a report of the sanitizers. Targets are imported in the sanitized build by worker.py, and in the
-ordinary one by test_regressions.py.
+A target may raise what its part promises to raise (InputError for a file that cannot be read); anything else
+is a finding, as is a report of the sanitizers. Targets are imported in the sanitized build by worker.py, and
+in the ordinary one by test_regressions.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ SCRATCH = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path("/tmp")
 ALL_HANDLERS = [
     {"type": kind, "version": version, "metric_groups": {"enable": ["all"]} if kind in ("net", "dns") else {}}
     for kind, version in (
-        ("net", "1.0"), ("net", "2.0"), ("dns", "1.0"), ("dns", "2.0"), ("dhcp", "1.0"), ("bgp", "1.0"), ("pcap", "1.0")
+        ("net", "1.0"), ("net", "2.0"), ("dns", "1.0"), ("dns", "2.0"), ("dhcp", "1.0"), ("bgp", "1.0"),
+        ("pcap", "1.0"),
     )
 ]  # fmt: skip
 HOSTS = "10.0.0.0/8,2001:db8::/32,192.168.0.0/16"
@@ -81,8 +82,8 @@ def whole(data: bytes) -> None:
 def decode(data: bytes) -> None:
     """One frame of the link type that the first byte chooses.
 
-    It is read twice, with different bytes behind it: if anything about it differs, something read past its end,
-    which a sanitizer cannot see inside a block of packets.
+    It is read twice, with different bytes behind it: if anything about it differs, something read past its
+    end, which a sanitizer cannot see inside a block of packets.
     """
     if not data:
         return

@@ -2,8 +2,8 @@
 
     worker.py TARGET SECONDS SEED CORPUS_DIR CURRENT_FILE
 
-The input about to be tried is in CURRENT_FILE, so that it is known after a crash. Inputs that reach new code (the
-preloaded counter library says so) join the corpus and its folder.
+The input about to be tried is in CURRENT_FILE, so that it is known after a crash. Inputs that reach new code
+(the preloaded counter library says so) join the corpus and its folder.
 """
 
 from __future__ import annotations
@@ -116,8 +116,9 @@ def mutate(rng: random.Random, base: bytes, corpus: list[bytes]) -> bytes:
 def main() -> int:
     name, seconds, seed, corpus_dir, current = sys.argv[1:]
     folder = Path(corpus_dir)
-    import netprobe
     import targets
+
+    import netprobe
 
     # not the one that is installed
     assert Path(netprobe.__file__).is_relative_to(Path.cwd()), netprobe.__file__
