@@ -18,6 +18,7 @@ cdef enum:
     MAX_RANKS = 256
 
 cdef int64_t MAX_SECOND = INT64_MAX // 1000000000 * 2 + 2      # between the two ends of 64-bit nanoseconds
+cdef int64_t MAX_MERGED = <int64_t>1 << 61
 
 
 cdef int check(int status, str what) except -1:
@@ -272,7 +273,8 @@ cdef int fill_rate(RateTable *t, Reader *r) except -1:
     take(r, &t.folded_to, 8)
     take(r, &closed, 1)
     take(r, &n, 4)
-    if closed > 1 or n > RATE_ROWS or not 0 <= t.folded_to <= INT64_MAX // 2 or (closed and n):
+    if (closed > 1 or n > RATE_ROWS or (closed and n)
+            or not 0 <= t.folded_to <= (MAX_MERGED if closed else MAX_SECOND)):
         raise ValueError("rate: malformed head")
     t.closed = closed
     if n:
@@ -292,7 +294,7 @@ cdef int fill_rate(RateTable *t, Reader *r) except -1:
             last = t.rows[i].second
     for c in range(t.n):
         unpack_full_kll(&t.sketch[c], r)
-        if t.closed == 0 and kll_count(&t.sketch[c]) != <uint64_t>t.folded_to:
+        if kll_count(&t.sketch[c]) != <uint64_t>t.folded_to:
             raise ValueError("rate: seconds and samples disagree")
     return 0
 

@@ -298,7 +298,7 @@ cdef class Rate:
             second = ts // SECOND
             if ts % SECOND < 0:
                 second -= 1
-            self.table.start_ns = second * SECOND if second * SECOND >= INT64_MIN + SECOND else ts
+            self.table.start_ns = second * SECOND if second >= INT64_MIN / SECOND else ts
             self.started = True
         return 0
 

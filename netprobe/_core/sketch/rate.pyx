@@ -188,17 +188,14 @@ cdef void add_quantiles(Kll *a, const Kll *b) noexcept nogil:
     a[0] = both
 
 
-cdef int rate_add(RateTable *into, const RateTable *other) noexcept nogil:
+cdef int add_shard(RateTable *into, const RateTable *other) noexcept nogil:
     cdef RateTable twin
     cdef int64_t shift = 0
     cdef RateRow *row
     cdef uint32_t i
     cdef int c
     cdef int status = 0
-    if into.n != other.n:
-        return -2
     if other.n_rows == 0 and other.folded_to == 0:
-        into.closed |= other.closed
         return 0
     if into.n_rows == 0 and into.folded_to == 0:
         into.start_ns = other.start_ns
@@ -220,7 +217,6 @@ cdef int rate_add(RateTable *into, const RateTable *other) noexcept nogil:
             for c in range(into.n):
                 row.count[c] += other.rows[i].count[c]
         into.row = NULL
-        into.closed |= other.closed
         return 0
     # seconds that left the rows of either side: bring both to the same second first
     if rate_copy(&twin, other) != 0:
@@ -244,8 +240,18 @@ cdef int rate_add(RateTable *into, const RateTable *other) noexcept nogil:
         for c in range(into.n):
             row.count[c] += twin.rows[i].count[c]
     into.row = NULL
-    into.closed |= other.closed
     rate_free(&twin)
+    return status
+
+
+cdef int rate_add(RateTable *into, const RateTable *other) noexcept nogil:
+    cdef int status
+    if into.n != other.n:
+        return -2
+    status = add_shard(into, other)
+    into.closed |= other.closed
+    if into.closed:
+        drop_rows(into)                  # seconds that the one that was closed no longer has
     return status
 
 
