@@ -202,8 +202,11 @@ def main() -> int:
         print(f"no databases in {args.geo}: the rows of all handlers run without geo")
     print(f"{'':20} {'netprobe':>11} {'floor':>11} {'ratio':>9}   bar")
     for row in rows():
-        if row.name in chosen:
-            print(f"{row.what:20} {row.run(bench)}", flush=True)
+        if row.name not in chosen:
+            continue
+        line = row.run(bench)
+        # of tiny captures the figures are noise
+        print(f"{row.what:20} {'ran' if bench.smoke else line}", flush=True)
     return 0
 
 

@@ -166,7 +166,7 @@ def fragments(data: bytes) -> list[tuple[int, bytes]]:
         body = data[at : at + size % 80]
         at += len(body)
         now += step * 10 ** (op >> 5)
-        units = offset % 32 if offset < 250 else 8100 + offset
+        units = offset % 32 if offset < 250 else 8191 - (255 - offset)
         proto = 17 if op & 1 else 6
         if op & 2:
             extension = struct.pack(">BBHI", proto, 0, units << 3 | more & 1, ident % 4)

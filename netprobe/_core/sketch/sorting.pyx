@@ -42,7 +42,7 @@ cdef void merge_sorted(const double *a, uint32_t na, const double *b, uint32_t n
         out[w] = a[i]
         w += 1
         i += 1
-    if out + w != b + j:
+    if j < nb and out + w != b + j:
         memmove(out + w, b + j, (nb - j) * sizeof(double))
 
 
