@@ -62,7 +62,7 @@ class PacketChunk(Mapping[str, "numpy.ndarray[Any, Any]"]):
         """A DataFrame; addresses become text. Needs pandas."""
         import pandas
 
-        frame = {}
+        frame: dict[str, Any] = {}
         for name, column in self._columns.items():
             if name in ("src", "dst"):
                 frame[name] = _addresses(column, self._columns.get("l3"))
@@ -132,7 +132,9 @@ def _chunks(
                 f"{source.name}: {problem}; expected a pcap or pcapng capture"
             ) from None
         if reader.format_name == "pcap" and not known_link_type(reader.interfaces()[0][0]):
-            raise InputError(f"{source.name}: link type {name_of(reader.interfaces()[0][0])} is not supported")
+            raise InputError(
+                f"{source.name}: link type {name_of(reader.interfaces()[0][0])} is not supported"
+            )
         native = ColumnReader(reader, hosts=hosts, compile_filter=compiler, inner=int(inner))
         while not native.at_end:
             arrays = {name: numpy.empty(chunk_rows, dtype=COLUMNS[name][0]) for name in wanted}

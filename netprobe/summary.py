@@ -324,7 +324,9 @@ def _compiler(expression: str) -> Callable[[int], Any]:
     return lambda linktype: compile_filter(expression, linktype)
 
 
-def _accumulators(specs: Sequence[HandlerSpec], configs: Sequence[HandlerConfig], geo: GeoNames | None) -> list[Any]:
+def _accumulators(
+    specs: Sequence[HandlerSpec], configs: Sequence[HandlerConfig], geo: GeoNames | None
+) -> list[Any]:
     """One worker's accumulators."""
     city = geo.city_database.native if geo and geo.city_database else None
     asn = geo.asn_database.native if geo and geo.asn_database else None
@@ -363,7 +365,9 @@ def _windows(engine: Engine, configs: Sequence[HandlerConfig]) -> list[HandlerWi
             )
             for start, end, handlers in buckets
         ]
-        found.append(merged(windows, _merge_blocks([w.blocks for w in windows])) if len(windows) > 1 else windows[0])
+        found.append(
+            merged(windows, _merge_blocks([w.blocks for w in windows])) if len(windows) > 1 else windows[0]
+        )
     return found
 
 

@@ -3,7 +3,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from netprobe._core.dns_filter cimport (
-    DF_DIRECTIONS, DF_QNAME, DF_RCODE, DF_V2_QUERY, DF_V2_RESPONSE, DnsFilter, dns_name_hash,
+    DF_DIRECTIONS, DF_QNAME, DF_RCODE, DF_SUFFIX, DF_V2_QUERY, DF_V2_RESPONSE, DnsFilter, dns_name_hash,
 )
 from netprobe._core.handler cimport Accumulator, Work
 from netprobe._core.mmdb cimport Mmdb
@@ -11,10 +11,10 @@ from netprobe._core.packet cimport (
     DIR_IN, DIR_OUT, DIR_UNKNOWN, L3_IPV4, L3_IPV6, PF_DEEP, Packet, mix64,
 )
 from netprobe._core.sketch.freq cimport (
-    KEY_ADDR, KEY_GEO, KEY_NAME, KEY_U16, Freq, freq_hash, freq_update,
+    KEY_ADDR, KEY_GEO, KEY_NAME, KEY_U16, Freq, freq_hash, freq_prefetch, freq_prefetch_name, freq_update,
 )
 from netprobe._core.sketch.hist cimport hist_update
-from netprobe._core.sketch.hll cimport hll_add, hll_coupon
+from netprobe._core.sketch.hll cimport hll_add, hll_coupon, hll_prefetch
 from netprobe._core.sketch.kll cimport Kll, kll_add_int, kll_count, kll_quantiles, kll_update
 from netprobe._core.sketch.rate cimport rate_row
 from netprobe._core.store cimport Layout, MetricSet
@@ -23,7 +23,9 @@ from netprobe._core.suffix import public_suffixes
 from netprobe._core.wire.dns cimport (
     DNS_BAD_RECORDS, DNS_DOQ, DNS_OK, DNS_SHORT, DNS_TCP, DNS_UDP, DNS_WANT_ECS, DnsMsg, dns_aggregate,
 )
-from netprobe._core.xact cimport Xact, xact_find, xact_free, xact_init, xact_purge, xact_remove, xact_start
+from netprobe._core.xact cimport (
+    Xact, xact_find, xact_free, xact_init, xact_prefetch, xact_purge, xact_remove, xact_start,
+)
 
 ctypedef void (*consume_fn)(void *self, const Work *work, Work *out) noexcept nogil
 ctypedef void (*shifted_fn)(void *self, MetricSet **closed, int64_t now) noexcept nogil
@@ -52,6 +54,9 @@ cdef enum:
     RCODE_NXDOMAIN = 3
     RCODE_REFUSED = 5
     N_CODES = 512            # codes whose table hash is computed beforehand
+    # messages between asking for a table's cell, then for the name it points to, and the update itself
+    AHEAD = 8
+    NEAR = 4
 
 GROUPS = {
     "cardinality": G_CARDINALITY,
@@ -83,31 +88,35 @@ init_codes()
 
 # --- what a message adds to tables -----------------------------------------------------------------------------
 
+cdef inline uint64_t number_hash(uint32_t value) noexcept nogil:
+    return code_hash[value] if value < N_CODES else freq_hash(<const uint8_t *>&value, 4)
+
+
 cdef inline void add_number(Freq *f, uint32_t value) noexcept nogil:
-    cdef uint64_t h = code_hash[value] if value < N_CODES else freq_hash(<const uint8_t *>&value, 4)
-    freq_update(f, <const uint8_t *>&value, 4, h, 1)
+    freq_update(f, <const uint8_t *>&value, 4, number_hash(value), 1)
 
 
 cdef inline void add_name(Freq *f, DnsMsg *m, uint64_t weight) noexcept nogil:
     freq_update(f, m.name, m.name_len, dns_name_hash(m), weight)
 
 
-cdef inline void add_levels(Freq *level2, Freq *level3, DnsMsg *m, uint32_t suffix_len) noexcept nogil:
-    cdef uint32_t n
+cdef inline void find_levels(DnsMsg *m, uint32_t suffix_len) noexcept nogil:
+    """Where the two levels of the name begin, and their hashes."""
     if suffix_len > SUFFIX_MAX:
         suffix_len = SUFFIX_MAX
     if not m.agg_done or m.suffix_len != suffix_len:
         dns_aggregate(m, suffix_len)
-    n = m.name_len - m.agg2
     if m.h_agg2 == 0:
-        m.h_agg2 = freq_hash(m.name + m.agg2, n) if m.agg2 else dns_name_hash(m)
-    freq_update(level2, m.name + m.agg2, n, m.h_agg2, 1)
-    if m.agg3 == AGG_NONE:
-        return
-    n = m.name_len - m.agg3
-    if m.h_agg3 == 0:
-        m.h_agg3 = freq_hash(m.name + m.agg3, n) if m.agg3 else dns_name_hash(m)
-    freq_update(level3, m.name + m.agg3, n, m.h_agg3, 1)
+        m.h_agg2 = freq_hash(m.name + m.agg2, m.name_len - m.agg2) if m.agg2 else dns_name_hash(m)
+    if m.h_agg3 == 0 and m.agg3 != AGG_NONE:
+        m.h_agg3 = freq_hash(m.name + m.agg3, m.name_len - m.agg3) if m.agg3 else dns_name_hash(m)
+
+
+cdef inline void add_levels(Freq *level2, Freq *level3, DnsMsg *m, uint32_t suffix_len) noexcept nogil:
+    find_levels(m, suffix_len)
+    freq_update(level2, m.name + m.agg2, m.name_len - m.agg2, m.h_agg2, 1)
+    if m.agg3 != AGG_NONE:
+        freq_update(level3, m.name + m.agg3, m.name_len - m.agg3, m.h_agg3, 1)
 
 
 cdef inline void add_slow_raw(Freq *f, DnsMsg *m) noexcept nogil:
@@ -377,6 +386,59 @@ cdef void v1_transaction(DnsV1 me, MetricSet *s, DnsMsg *m, int deep) noexcept n
         add_slow_raw(&s.topn[V1_T_SLOW_IN + side], m)
 
 
+cdef inline int v1_code_table(const DnsMsg *m) noexcept nogil:
+    """The table of names that a response of this code goes to; -1: none by default."""
+    if not m.qr:
+        return -1
+    if m.rcode == RCODE_NOERROR:
+        return V1_T_NODATA if m.counts[1] == 0 else -1
+    if m.rcode == RCODE_NXDOMAIN:
+        return V1_T_NXDOMAIN
+    if m.rcode == RCODE_REFUSED:
+        return V1_T_REFUSED
+    return V1_T_SRVFAIL if m.rcode == RCODE_SRVFAIL else -1
+
+
+cdef void v1_ahead(DnsV1 me, MetricSet *s, DnsMsg *m) noexcept nogil:
+    """Hash what this message will be counted by and ask for the cells; nothing is counted yet."""
+    cdef uint32_t on = me.groups
+    cdef int table
+    if on & G_XACT:
+        xact_prefetch(&me.xacts, xact_key(m), 0)
+    if not m.pkt.flags & PF_DEEP or not decodable(m) or not m.has_question:
+        return
+    if on & G_PORTS:
+        freq_prefetch(&s.topn[V1_T_PORT], number_hash(m.port))
+    if on & G_CARDINALITY:
+        if m.coupon == 0:
+            m.coupon = hll_coupon(m.name, m.name_len)
+        hll_prefetch(&s.card[0], m.coupon)
+    # with a filter on suffixes the levels depend on which one matches
+    if not on & G_QNAMES or me.filter.active & DF_SUFFIX:
+        return
+    find_levels(m, public_suffix(me, m))
+    freq_prefetch(&s.topn[V1_T_QNAME2], m.h_agg2)
+    if m.agg3 != AGG_NONE:
+        freq_prefetch(&s.topn[V1_T_QNAME3], m.h_agg3)
+    table = v1_code_table(m)
+    if table >= 0:
+        freq_prefetch(&s.topn[table], dns_name_hash(m))
+    if on & G_DETAILS and m.qr:
+        freq_prefetch(&s.topn[V1_T_BYTES], dns_name_hash(m))
+        freq_prefetch(&s.topn[V1_T_NOERROR], m.h_name)
+
+
+cdef void v1_near(DnsV1 me, MetricSet *s, const DnsMsg *m) noexcept nogil:
+    if not m.agg_done or not me.groups & G_QNAMES:
+        return
+    freq_prefetch_name(&s.topn[V1_T_QNAME2], m.h_agg2)
+    if m.agg3 != AGG_NONE:
+        freq_prefetch_name(&s.topn[V1_T_QNAME3], m.h_agg3)
+    if me.groups & G_DETAILS and m.qr and m.h_name:
+        freq_prefetch_name(&s.topn[V1_T_BYTES], m.h_name)
+        freq_prefetch_name(&s.topn[V1_T_NOERROR], m.h_name)
+
+
 cdef void v1_consume(DnsV1 me, const Work *work, Work *out) noexcept nogil:
     cdef MetricSet *s = me.sets[0]
     cdef uint32_t i, suffix_len
@@ -386,8 +448,14 @@ cdef void v1_consume(DnsV1 me, const Work *work, Work *out) noexcept nogil:
     empty(out)
     if s == NULL:
         return
+    for i in range(AHEAD if AHEAD < work.n_dns else work.n_dns):
+        v1_ahead(me, s, work.dns[i])
     for i in range(work.n_dns):
         m = work.dns[i]
+        if i + AHEAD < work.n_dns:
+            v1_ahead(me, s, work.dns[i + AHEAD])
+        if i + NEAR < work.n_dns:
+            v1_near(me, s, work.dns[i + NEAR])
         if me.dispatch and m.tcp == DNS_UDP and not me.filter.dispatched(m):
             continue
         row = rate_row(&s.rate, m.ts)
@@ -651,6 +719,69 @@ cdef void v2_transaction(DnsV2 me, MetricSet *b, DnsMsg *m, const Xact *x, int64
             add_name(&b.topn[V2_T_SLOW], m, 1)
 
 
+cdef inline int direction_of(const DnsMsg *m) noexcept nogil:
+    """Of the transaction, seen from the query."""
+    cdef int dir = m.pkt.direction
+    if m.qr and dir != DIR_UNKNOWN:
+        dir = DIR_OUT if dir == DIR_IN else DIR_IN
+    return dir
+
+
+cdef inline int v2_code_table(const DnsMsg *m) noexcept nogil:
+    if m.rcode == RCODE_NOERROR:
+        return V2_T_NOERROR
+    if m.rcode == RCODE_NXDOMAIN:
+        return V2_T_NXDOMAIN
+    if m.rcode == RCODE_REFUSED:
+        return V2_T_REFUSED
+    return V2_T_SRVFAIL if m.rcode == RCODE_SRVFAIL else -1
+
+
+cdef void v2_ahead(DnsV2 me, DnsMsg *m) noexcept nogil:
+    """As v1_ahead; names count with the response."""
+    cdef uint32_t on = me.groups
+    cdef int dir = direction_of(m)
+    cdef int table
+    cdef MetricSet *b = me.sets[1 + dir]
+    xact_prefetch(&me.xacts, xact_key(m), dir)
+    if not m.qr or b == NULL or not m.pkt.flags & PF_DEEP or not decodable(m) or not m.has_question:
+        return
+    if on & G_PORTS:
+        freq_prefetch(&b.topn[V2_T_PORT], number_hash(m.port))
+    if on & G_CARDINALITY:
+        if m.coupon == 0:
+            m.coupon = hll_coupon(m.name, m.name_len)
+        hll_prefetch(&b.card[0], m.coupon)
+    if on & G_QNAMES:
+        find_levels(m, public_suffix(me, m))
+        freq_prefetch(&b.topn[V2_T_QNAME2], m.h_agg2)
+        if m.agg3 != AGG_NONE:
+            freq_prefetch(&b.topn[V2_T_QNAME3], m.h_agg3)
+    if on & G_RCODES:
+        table = v2_code_table(m)
+        if table >= 0:
+            freq_prefetch(&b.topn[table], dns_name_hash(m))
+        if m.counts[1] == 0 and m.rcode == RCODE_NOERROR:
+            freq_prefetch(&b.topn[V2_T_NODATA], m.h_name)
+    if on & G_SIZE:
+        freq_prefetch(&b.topn[V2_T_BYTES], dns_name_hash(m))
+
+
+cdef void v2_near(DnsV2 me, const DnsMsg *m) noexcept nogil:
+    cdef MetricSet *b = me.sets[1 + direction_of(m)]
+    cdef int table
+    if not m.qr or b == NULL or not m.agg_done:
+        return
+    freq_prefetch_name(&b.topn[V2_T_QNAME2], m.h_agg2)
+    if m.agg3 != AGG_NONE:
+        freq_prefetch_name(&b.topn[V2_T_QNAME3], m.h_agg3)
+    if m.h_name:
+        table = v2_code_table(m)
+        if table >= 0:
+            freq_prefetch_name(&b.topn[table], m.h_name)
+        freq_prefetch_name(&b.topn[V2_T_BYTES], m.h_name)
+
+
 cdef void v2_consume(DnsV2 me, const Work *work, Work *out) noexcept nogil:
     cdef MetricSet *s = me.sets[0]
     cdef MetricSet *b
@@ -663,8 +794,14 @@ cdef void v2_consume(DnsV2 me, const Work *work, Work *out) noexcept nogil:
     empty(out)
     if s == NULL:
         return
+    for i in range(AHEAD if AHEAD < work.n_dns else work.n_dns):
+        v2_ahead(me, work.dns[i])
     for i in range(work.n_dns):
         m = work.dns[i]
+        if i + AHEAD < work.n_dns:
+            v2_ahead(me, work.dns[i + AHEAD])
+        if i + NEAR < work.n_dns:
+            v2_near(me, work.dns[i + NEAR])
         rate_row(&s.rate, m.ts)[0] += 1
         s.counter[V2_OBSERVED] += 1
         deep = m.pkt.flags & PF_DEEP
@@ -673,10 +810,7 @@ cdef void v2_consume(DnsV2 me, const Work *work, Work *out) noexcept nogil:
         if m.status == DNS_SHORT:
             me.unreadable += 1
             continue
-        # the direction of the transaction, seen from the query
-        dir = m.pkt.direction
-        if m.qr and dir != DIR_UNKNOWN:
-            dir = DIR_OUT if dir == DIR_IN else DIR_IN
+        dir = direction_of(m)
         if not (me.filter.directions >> dir) & 1:
             # both of its messages are rejected here, so that nothing needs to be remembered
             s.counter[V2_FILTERED] += 1

@@ -11,8 +11,8 @@ from netprobe._core.mmdb cimport Mmdb
 from netprobe._core.packet cimport (
     DIR_IN, DIR_OUT, DIR_UNKNOWN, L3_IPV4, L3_IPV6, PF_DEEP, PROTO_TCP, PROTO_UDP, Packet,
 )
-from netprobe._core.sketch.freq cimport KEY_GEO, KEY_IPV4, KEY_IPV6, freq_hash, freq_update
-from netprobe._core.sketch.hll cimport hll_add, hll_coupon
+from netprobe._core.sketch.freq cimport KEY_GEO, KEY_IPV4, KEY_IPV6, freq_hash, freq_prefetch, freq_update
+from netprobe._core.sketch.hll cimport hll_add, hll_coupon, hll_prefetch
 from netprobe._core.sketch.kll cimport kll_add_int
 from netprobe._core.sketch.rate cimport rate_row
 from netprobe._core.store cimport MetricSet
@@ -162,29 +162,76 @@ cdef inline bint all_zero(const uint8_t *a) noexcept nogil:
     return (load64(a) | load64(a + 8)) == 0
 
 
-cdef inline void count_peer(NetBase self, MetricSet *m, const uint8_t *addr, int family, int card,
-                            int top4) noexcept nogil:
-    """One remote address: cardinality `card`, tables top4 .. top4 + 3 (IPv4, IPv6, location, AS)."""
-    cdef uint8_t key[20]
-    cdef uint32_t offset
+cdef enum:
+    # tables of a peer, the same in both versions
+    T_IPV4
+    T_IPV6
+    T_CITY
+    T_ASN
+    PEERS = 16                 # counted together: their cells are asked for first
+
+cdef struct Peer:
+    MetricSet *m
+    const uint8_t *addr
+    uint64_t hash
+    uint32_t coupon
+    int family
+    int card
+
+cdef struct Peers:
+    int n
+    Peer peer[PEERS]
+
+
+cdef inline void add_peer(NetBase self, Peers *peers, MetricSet *m, const uint8_t *addr, int family,
+                          int card) noexcept nogil:
+    """Note one remote address for count_peers: cardinality `card` and the tables of its block."""
+    cdef Peer *peer
+    cdef int size = 4 if family == L3_IPV4 else 16
     if all_zero(addr):
         return
+    if peers.n == PEERS:
+        count_peers(self, peers)
+    peer = &peers.peer[peers.n]
+    peers.n += 1
+    peer.m = m
+    peer.addr = addr
+    peer.family = family
+    peer.card = card
     if self.groups & G_CARDINALITY:
-        hll_add(&m.card[card], hll_coupon(addr, 4 if family == L3_IPV4 else 16))
+        peer.coupon = hll_coupon(addr, size)
+        hll_prefetch(&m.card[card], peer.coupon)
     if self.groups & G_TOP_IPS:
-        if family == L3_IPV4:
-            freq_update(&m.topn[top4], addr, 4, freq_hash(addr, 4), 1)
-        else:
-            freq_update(&m.topn[top4 + 1], addr, 16, freq_hash(addr, 16), 1)
-    if self.groups & G_TOP_GEO:
-        if self.has_city:
-            offset = self.city.lookup(addr, family)
-            geo_key(key, offset, addr, family)
-            freq_update(&m.topn[top4 + 2], key, 20, freq_hash(key, 4), 1)
-        if self.has_asn:
-            offset = self.asn.lookup(addr, family)
-            geo_key(key, offset, addr, family)
-            freq_update(&m.topn[top4 + 3], key, 20, freq_hash(key, 4), 1)
+        peer.hash = freq_hash(addr, size)
+        freq_prefetch(&m.topn[T_IPV4 if family == L3_IPV4 else T_IPV6], peer.hash)
+
+
+cdef void count_peers(NetBase self, Peers *peers) noexcept nogil:
+    cdef uint8_t key[20]
+    cdef uint32_t offset
+    cdef Peer *peer
+    cdef MetricSet *m
+    cdef int i
+    for i in range(peers.n):
+        peer = &peers.peer[i]
+        m = peer.m
+        if self.groups & G_CARDINALITY:
+            hll_add(&m.card[peer.card], peer.coupon)
+        if self.groups & G_TOP_IPS:
+            if peer.family == L3_IPV4:
+                freq_update(&m.topn[T_IPV4], peer.addr, 4, peer.hash, 1)
+            else:
+                freq_update(&m.topn[T_IPV6], peer.addr, 16, peer.hash, 1)
+        if self.groups & G_TOP_GEO:
+            if self.has_city:
+                offset = self.city.lookup(peer.addr, peer.family)
+                geo_key(key, offset, peer.addr, peer.family)
+                freq_update(&m.topn[T_CITY], key, 20, freq_hash(key, 4), 1)
+            if self.has_asn:
+                offset = self.asn.lookup(peer.addr, peer.family)
+                geo_key(key, offset, peer.addr, peer.family)
+                freq_update(&m.topn[T_ASN], key, 20, freq_hash(key, 4), 1)
+    peers.n = 0
 
 
 # ---------------------------------------------------------------------- 1.0
@@ -274,6 +321,8 @@ cdef void consume_v1(NetV1 self, const Work *w, Work *out) noexcept nogil:
     cdef bint filters = self.filter_city or self.filter_asn
     cdef uint64_t n_deep = 0, n_udp = 0, n_tcp = 0, n_v4 = 0, n_v6 = 0, n_syn = 0
     cdef uint64_t n_in = 0, n_out = 0, n_filtered = 0
+    cdef Peers peers
+    peers.n = 0
     if w.n_pkts:
         m.used = 1
     if out != NULL:
@@ -312,13 +361,14 @@ cdef void consume_v1(NetV1 self, const Work *w, Work *out) noexcept nogil:
             rate[V1_PPS_IN] += 1
             rate[V1_BYTES_IN] += size
             if deep:
-                count_peer(self, m, p.src, p.l3, 0, 0)
+                add_peer(self, &peers, m, p.src, p.l3, 0)
         elif p.direction == DIR_OUT:
             n_out += 1
             rate[V1_PPS_OUT] += 1
             rate[V1_BYTES_OUT] += size
             if deep:
-                count_peer(self, m, p.dst, p.l3, 1, 0)
+                add_peer(self, &peers, m, p.dst, p.l3, 1)
+    count_peers(self, &peers)
     cdef uint64_t total = w.n_pkts - n_filtered
     m.counter[V1_EVENTS] += w.n_pkts
     m.counter[V1_DEEP] += n_deep
@@ -411,6 +461,8 @@ cdef void consume_v2(NetV2 self, const Work *w, Work *out) noexcept nogil:
     cdef bint deep
     cdef bint filters = self.filter_city or self.filter_asn
     cdef uint64_t n_deep = 0, n_filtered = 0
+    cdef Peers peers
+    peers.n = 0
     if w.n_pkts:
         top.used = 1
     if out != NULL:
@@ -450,9 +502,10 @@ cdef void consume_v2(NetV2 self, const Work *w, Work *out) noexcept nogil:
             m.counter[V2D_OTHER] += 1
         if deep and p.l3:
             if p.direction != DIR_OUT:
-                count_peer(self, m, p.src, p.l3, 0, 0)
+                add_peer(self, &peers, m, p.src, p.l3, 0)
             if p.direction != DIR_IN:
-                count_peer(self, m, p.dst, p.l3, 0, 0)
+                add_peer(self, &peers, m, p.dst, p.l3, 0)
+    count_peers(self, &peers)
     top.counter[V2_OBSERVED] += w.n_pkts
     top.counter[V2_DEEP] += n_deep
     top.counter[V2_FILTERED] += n_filtered

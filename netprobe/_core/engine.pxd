@@ -15,7 +15,7 @@ cdef enum:
     MAX_SHARDS = 16
     MAX_HANDLERS = 32
     MAX_PERIODS = 10
-    MESSAGES = 1024            # DNS or BGP messages per flush
+    MESSAGES = 64              # DNS or BGP messages per flush: few enough to stay in the nearest cache
     SLOTS = 16                 # batches in flight between workers
 
 cdef struct Stage:

@@ -1,6 +1,11 @@
 """Open transactions: a bounded hash table from a 64-bit key to when and how a query was sent."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from netprobe._core.packet cimport mix64
+
+cdef extern from *:
+    void xact_ask "__builtin_prefetch"(const void *) noexcept nogil
+
 cdef struct Xact:
     uint64_t key             # 0 = empty
     int64_t start            # ns
@@ -28,3 +33,12 @@ cdef Xact *xact_find(XactTable *t, uint64_t key, int map) noexcept nogil        
 cdef void xact_remove(XactTable *t, Xact *x) noexcept nogil                              # invalidates pointers
 # drop entries that are ttl old; adds how many to purged[map] (3 elements), plus and minus `expired`
 cdef void xact_purge(XactTable *t, int64_t now, uint64_t *purged) noexcept nogil
+
+cdef inline uint32_t xact_home(uint64_t key, int map, uint32_t mask) noexcept nogil:
+    return <uint32_t>mix64(key + <uint64_t>map * <uint64_t>0x9e3779b97f4a7c15) & mask
+
+
+cdef inline void xact_prefetch(const XactTable *t, uint64_t key, int map) noexcept nogil:
+    """Ask for the cell that a search for this key begins with."""
+    if t.cells != NULL:
+        xact_ask(&t.cells[xact_home(key if key else 1, map, (<uint32_t>1 << t.lg_cur) - 1)])

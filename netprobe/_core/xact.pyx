@@ -8,17 +8,11 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from netprobe._core.packet cimport mix64
-
 cdef enum:
     LG_FIRST = 8
     LG_LIMIT = 24
     WINDOW = 32
     FULL_SHIFT = 3           # one cell in eight stays free (deletion needs a free cell to stop at)
-
-
-cdef inline uint32_t home_of(uint64_t key, int map, uint32_t mask) noexcept nogil:
-    return <uint32_t>mix64(key + <uint64_t>map * <uint64_t>0x9e3779b97f4a7c15) & mask
 
 
 cdef void xact_init(XactTable *t, int lg_max, int64_t ttl_ns) noexcept nogil:
@@ -47,7 +41,7 @@ cdef void count_out(XactTable *t, const Xact *x, int64_t now) noexcept nogil:
 cdef Xact *claim(XactTable *t, uint64_t key, int map, int64_t now, int may_fail) noexcept nogil:
     """A zeroed cell for a key that is not in the table; NULL when the window is full and may_fail is set."""
     cdef uint32_t size = <uint32_t>1 << t.lg_cur, mask = size - 1
-    cdef uint32_t home = home_of(key, map, mask), i
+    cdef uint32_t home = xact_home(key, map, mask), i
     cdef int full = t.active >= size - (size >> FULL_SHIFT)
     cdef Xact *x = NULL
     cdef Xact *oldest = NULL
@@ -107,7 +101,7 @@ cdef Xact *xact_find(XactTable *t, uint64_t key, int map) noexcept nogil:
     if key == 0:
         key = 1
     mask = (<uint32_t>1 << t.lg_cur) - 1
-    home = home_of(key, map, mask)
+    home = xact_home(key, map, mask)
     for i in range(WINDOW):
         x = &t.cells[(home + i) & mask]
         if x.key == key and x.map == map:
@@ -148,7 +142,7 @@ cdef void xact_remove(XactTable *t, Xact *x) noexcept nogil:
         i = (i + 1) & mask
         if t.cells[i].key == 0:
             break
-        home = home_of(t.cells[i].key, t.cells[i].map, mask)
+        home = xact_home(t.cells[i].key, t.cells[i].map, mask)
         if ((i - home) & mask) >= ((i - hole) & mask):
             t.cells[hole] = t.cells[i]
             hole = i
