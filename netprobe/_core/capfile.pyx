@@ -48,6 +48,9 @@ cdef enum:
     MAX_BLOCK = 16777216         # libpcap's limit for a block with a packet
     WHOLE_BLOCK = 327680         # a packet's block up to this size must be there to its last byte
 
+# the last second that a stamp may have
+cdef uint64_t MAX_SECOND = 9000000000ULL
+
 cdef enum:
     BT_SECTION = 0x0A0D0D0A
     BT_INTERFACE = 1
@@ -99,13 +102,17 @@ cdef int64_t to_ns(const Interface *f, uint64_t t) noexcept nogil:
     else:
         sec = 0
         ns = 0
-    # stamps past the year 2262 do not fit; hold them at its end
-    if sec > 9223372035ULL:
-        sec = 9223372035ULL
+    # 64 bits of ns end in 2262: hold stamps inside of 1970 to 2255, so that a difference of two of them, or one
+    # and a period more, is a number too
+    if sec > MAX_SECOND:
+        sec = MAX_SECOND
     cdef int64_t off = f.offset
     if off > 4611686018LL or off < -4611686018LL:
         off = 0
-    return (<int64_t>sec + off) * 1000000000 + ns if <int64_t>sec + off <= 9223372035LL else 9223372035000000000LL
+    cdef int64_t whole = <int64_t>sec + off
+    if whole < 0:
+        return 0
+    return whole * 1000000000 + ns if whole < <int64_t>MAX_SECOND else <int64_t>MAX_SECOND * 1000000000
 
 
 cdef class CaptureReader:
