@@ -1,6 +1,6 @@
 """Measures the bars and prints them as a table.
 
-    python benchmarks/run.py [--only ROW[,ROW]] [--runs N] [--dir DIR] [--geo DIR] [--smoke]
+    python benchmarks/run.py [--only ROW[,ROW]] [--runs N] [--dir DIR] [--geo DIR] [--packets N,N] [--smoke]
 
 Per-packet cost is CPU time (user + system of the whole process) on 5 million packets less that on 1 million,
 divided by 4 million; median of the runs. Beside each run goes the floor, `tcpdump -r F -w /dev/null`,
@@ -72,9 +72,8 @@ class Bench:
         self.folder: Path = args.dir
         self.smoke: bool = args.smoke
         self.runs: int = args.runs
-        self.few, self.many, self.flood = (
-            (1000, 3000, 3000) if args.smoke else (1_000_000, 5_000_000, 6_000_000)
-        )
+        self.few, self.many = (int(n) for n in ("1000,3000" if args.smoke else args.packets).split(","))
+        self.flood = self.many * 6 // 5
         self.core = max(os.sched_getaffinity(0))
         script = Path(sys.executable).with_name("pktvisor-pcap")
         self.program = (
@@ -191,6 +190,7 @@ def main() -> int:
     parser.add_argument(
         "--geo", type=Path, default=ROOT.parent / "shared/data/geo", help="MaxMind test databases"
     )
+    parser.add_argument("--packets", default="1000000,5000000", help="the two sizes, fewer for a quick look")
     parser.add_argument("--smoke", action="store_true", help="tiny captures, no verdict on time")
     args = parser.parse_args()
     args.runs = args.runs or (1 if args.smoke else 5)
