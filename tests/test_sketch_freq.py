@@ -109,6 +109,8 @@ def test_worked_values_of_the_specification():
     assert emptied.serialize().hex() == "01010a0303050000"
     # in memory nothing is forgotten, nor in a merge or a pickle of ours
     assert (len(emptied), emptied.total, emptied.max_error, emptied.upper_bound("a")) == (0, 7, 1, 1)
+    again = pickle.loads(pickle.dumps(emptied))
+    assert (len(again), again.total, again.max_error) == (0, 7, 1)
     other = of([("a", 5)], 3)
     other.merge(emptied)
     assert (other.total, other.upper_bound("a"), other.lower_bound("a")) == (12, 6, 5)

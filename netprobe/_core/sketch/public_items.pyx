@@ -15,7 +15,8 @@ from netprobe._core.sketch.hll cimport (
 from netprobe._core.sketch.items cimport (
     Items, close_items, is_array, item_at, item_double, item_int, item_text, open_items, unwrap)
 from netprobe._core.sketch.kll cimport kll_set_seed
-from netprobe._core.sketch.pack cimport check, pack_freq, pack_hll
+from netprobe._core.sketch.pack cimport (
+    Reader, check, finish, pack_freq, pack_full_freq, pack_hll, reader_of, unpack_full_freq)
 
 cdef enum:
     MAX_TEXT = 65535
@@ -381,8 +382,18 @@ cdef class TopN:
         from datasketches import frequent_strings_sketch
         return frequent_strings_sketch.deserialize(self.serialize())
 
+    @classmethod
+    def _unpickle(cls, bytes data):
+        cdef TopN new = cls()
+        cdef Reader r = reader_of(data, b"NPTN\x01")
+        freq_free(&new.sketch)
+        unpack_full_freq(&new.sketch, KEY_TEXT, &r)
+        finish(&r)
+        return new
+
     def __reduce__(self):
-        return type(self).deserialize, (self.serialize(),)
+        # with total and error of a sketch that a purge emptied, for which the image has no place
+        return type(self)._unpickle, (b"NPTN\x01" + pack_full_freq(&self.sketch),)
 
     def __repr__(self):
         best = "".join(f" {item!r}={estimate}" for item, estimate, _, _ in self.rows(3))
