@@ -334,6 +334,42 @@ def link_files() -> dict[str, bytes]:
     }
 
 
+def snap(d: bytes) -> bytes:
+    return b"\xaa\xaa\x03\0\0\0" + struct.pack(">H", kind_of(d)) + d
+
+
+def nflog(d: bytes) -> bytes:
+    """Family and version, then attributes: hook, mark, payload (9)."""
+    out = struct.pack("<BBH", family(d), 0, 0)
+    for kind, value in ((1, struct.pack(">HBB", kind_of(d), 1, 0)), (10, b"prefix\0"), (9, d)):
+        out += pad4(struct.pack("<HH", 4 + len(value), kind) + value)
+    return out
+
+
+def rarer_link_files() -> dict[str, bytes]:
+    """Link types beyond those that were asked for."""
+    ds = datagrams()
+    pflog = struct.pack(">BBBB16s16sIIIIIIB3s", 61, 2, 0, 0, b"em0", b"", 0, 0, 0, 0, 0, 0, 1, b"\0\0\0")
+    avs = struct.pack(">IIQQIIIIIIIIII", 0x80211001, 64, 0, 0, 6, 1, 2, 0, 0, 1, 0, 0, 0, 0)
+    stations = b"\x02" * 6 + b"\x04" * 6
+    return {
+        "mpls": pcap([struct.pack(">I", 100 << 12 | 0x140) + d for d in ds], 219),
+        "enc": pcap([struct.pack("<III", family(d, 24), 1, 0) + d for d in ds], 109),
+        "pflog": pcap([pflog[:1] + bytes([family(d, 24)]) + pflog[2:] + d for d in ds], 117),
+        "ppp-dir": pcap([b"\0\xff\x03" + struct.pack(">H", ppp_kind(d)) + d for d in ds], 204),
+        "c-hdlc-dir": pcap([b"\1\x0f\0" + struct.pack(">H", kind_of(d)) + d for d in ds], 205),
+        "frelay": pcap([b"\x18\x41\x03" + (b"\x8e" if is6(d) else b"\xcc") + d for d in ds], 107),
+        "ppi": pcap([struct.pack("<BBHI", 0, 0, 8, IEEE802_11) + dot11(d) for d in ds], 192),
+        "prism": pcap([struct.pack("<II16s", 0x44, 144, b"wlan0") + bytes(120) + dot11(d) for d in ds], 119),
+        "avs": pcap([avs + dot11(d) for d in ds], 163),
+        "rfc1483": pcap([snap(d) for d in ds], 100),
+        "token-ring": pcap([b"\x10\x40" + stations + snap(d) for d in ds], 6),
+        "fddi": pcap([b"\x50" + stations + snap(d) for d in ds], 10),
+        "apple-1394": pcap([b"\x02" * 16 + struct.pack(">H", kind_of(d)) + d for d in ds], 138),
+        "nflog": pcap([nflog(d) for d in ds], 239),
+    }
+
+
 # ---- what is inside Ethernet -------------------------------------------------------------------------------
 
 
@@ -949,7 +985,7 @@ def in_hosts(address: str, hosts: Sequence[str]) -> bool:
 def everything() -> dict[str, bytes]:
     """Name to bytes of all captures that tshark and netprobe should agree about."""
     out = {f"frames-{name}": frames_file(name) for name in FRAMES}
-    out |= {f"link-{name}": data for name, data in link_files().items()}
+    out |= {f"link-{name}": data for name, data in (link_files() | rarer_link_files()).items()}
     out |= {f"format-{name}": data for name, data in formats().items()}
     return out
 
