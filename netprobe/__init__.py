@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from netprobe._version import __version__
 
 if TYPE_CHECKING:
+    from netprobe.columns import PacketChunk, packets
     from netprobe.errors import ConfigError, InputError, NetprobeError
-    from netprobe.packets import PacketChunk, packets
     from netprobe.sketches import Cardinality, Counter, Histogram, Quantiles, Rate, TopN
     from netprobe.summary import Progress, Summary, merge, summarize
 
@@ -27,14 +27,14 @@ _HOME = {
     "Histogram": "sketches",
     "InputError": "errors",
     "NetprobeError": "errors",
-    "PacketChunk": "packets",
+    "PacketChunk": "columns",
     "Progress": "summary",
     "Quantiles": "sketches",
     "Rate": "sketches",
     "Summary": "summary",
     "TopN": "sketches",
     "merge": "summary",
-    "packets": "packets",
+    "packets": "columns",
     "summarize": "summary",
 }
 
@@ -62,7 +62,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'netprobe' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"netprobe.{_HOME[name]}"), name)
-    # the submodule of the same name would otherwise hide the function
+    # asked once; no submodule may have one of these names, since importing it would put it in this place
     globals()[name] = value
     return value
 
