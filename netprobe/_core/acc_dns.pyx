@@ -96,6 +96,26 @@ cdef inline void add_number(Freq *f, uint32_t value) noexcept nogil:
     freq_update(f, <const uint8_t *>&value, 4, number_hash(value), 1)
 
 
+cdef inline void add_code(CodeFront *front, Freq *f, uint32_t value) noexcept nogil:
+    """As add_number for codes and types: the few that occur are added up first."""
+    if value >= FRONT_CODES:
+        add_number(f, value)
+        return
+    if front.count[value] == 0:
+        front.seen[front.n] = <uint16_t>value
+        front.n += 1
+    front.count[value] += 1
+
+
+cdef void flush_codes(CodeFront *front, Freq *f) noexcept nogil:
+    cdef uint32_t i, value
+    for i in range(front.n):
+        value = front.seen[i]
+        freq_update(f, <const uint8_t *>&value, 4, code_hash[value], front.count[value])
+        front.count[value] = 0
+    front.n = 0
+
+
 cdef inline void add_name(Freq *f, DnsMsg *m, uint64_t weight) noexcept nogil:
     freq_update(f, m.name, m.name_len, dns_name_hash(m), weight)
 
@@ -314,14 +334,14 @@ cdef void v1_deep(DnsV1 me, MetricSet *s, DnsMsg *m, uint32_t suffix_len) noexce
     if not decodable(m):
         return
     if m.qr:
-        add_number(&s.topn[V1_T_RCODE], m.rcode)
+        add_code(&me.rcodes[0], &s.topn[V1_T_RCODE], m.rcode)
     elif on & G_ECS and m.ecs_family:
         if on & G_COUNTERS:
             s.counter[V1_QUERY_ECS] += 1
         add_subnet(me, s, V1_T_ECS, V1_T_GEO, V1_T_ASN, m.ecs_family, m.ecs_addr)
     if not m.has_question:
         return
-    add_number(&s.topn[V1_T_QTYPE], m.qtype)
+    add_code(&me.types[0], &s.topn[V1_T_QTYPE], m.qtype)
     if on & G_CARDINALITY:
         if m.coupon == 0:
             m.coupon = hll_coupon(m.name, m.name_len)
@@ -499,6 +519,8 @@ cdef void v1_consume(DnsV1 me, const Work *work, Work *out) noexcept nogil:
             v1_deep(me, s, m, suffix_len)
         if me.groups & G_XACT:
             v1_transaction(me, s, m, deep)
+    flush_codes(&me.rcodes[0], &s.topn[V1_T_RCODE])
+    flush_codes(&me.types[0], &s.topn[V1_T_QTYPE])
 
 
 cdef void v1_shifted(DnsV1 me, MetricSet **closed, int64_t now) noexcept nogil:
@@ -643,14 +665,14 @@ cdef void v2_layout(Layout *top, Layout *block) noexcept:
     block.topn_kind[V2_T_GEO] = block.topn_kind[V2_T_ASN] = KEY_GEO
 
 
-cdef void v2_names(DnsV2 me, MetricSet *b, DnsMsg *m, const Xact *x) noexcept nogil:
+cdef void v2_names(DnsV2 me, MetricSet *b, DnsMsg *m, const Xact *x, int dir) noexcept nogil:
     """Codes, names and subnet of a deep transaction whose response could be decoded."""
     cdef uint32_t on = me.groups
     if on & G_ECS and x.has_ecs:
         b.counter[V2_ECS] += 1
         add_subnet(me, b, V2_T_ECS, V2_T_GEO, V2_T_ASN, x.ecs_family, x.ecs_addr)
     if on & G_RCODES:
-        add_number(&b.topn[V2_T_RCODE], m.rcode)
+        add_code(&me.rcodes[dir], &b.topn[V2_T_RCODE], m.rcode)
     if not m.has_question:
         return
     if on & G_CARDINALITY:
@@ -658,7 +680,7 @@ cdef void v2_names(DnsV2 me, MetricSet *b, DnsMsg *m, const Xact *x) noexcept no
             m.coupon = hll_coupon(m.name, m.name_len)
         hll_add(&b.card[0], m.coupon)
     if on & G_QTYPES:
-        add_number(&b.topn[V2_T_QTYPE], m.qtype)
+        add_code(&me.types[dir], &b.topn[V2_T_QTYPE], m.qtype)
     if on & G_QNAMES:
         add_levels(&b.topn[V2_T_QNAME2], &b.topn[V2_T_QNAME3], m, public_suffix(me, m))
     if on & G_RCODES:
@@ -710,7 +732,7 @@ cdef void v2_transaction(DnsV2 me, MetricSet *b, DnsMsg *m, const Xact *x, int64
     if on & G_SIZE and x.size:
         kll_update(&b.quant[V2_Q_RATIO], <double>m.size / <double>x.size)
     if decodable(m):
-        v2_names(me, b, m, x)
+        v2_names(me, b, m, x, dir)
     if on & G_TIMES:
         us = <uint64_t>took / 1000
         kll_add_int(&b.quant[V2_Q_TIME], us)
@@ -853,6 +875,11 @@ cdef void v2_consume(DnsV2 me, const Work *work, Work *out) noexcept nogil:
             b.counter[V2_TIMEOUT] += 1
         else:
             v2_transaction(me, b, m, &query, took, dir, deep)
+    for dir in range(3):
+        b = me.sets[1 + dir]
+        if b != NULL:
+            flush_codes(&me.rcodes[dir], &b.topn[V2_T_RCODE])
+            flush_codes(&me.types[dir], &b.topn[V2_T_QTYPE])
 
 
 cdef void v2_shifted(DnsV2 me, MetricSet **closed, int64_t now) noexcept nogil:

@@ -7,7 +7,7 @@ from libc.string cimport memcpy, memset
 
 from netprobe._core.bpf cimport BpfProgram
 from netprobe._core.capfile cimport BATCH_PACKETS, Batch, CaptureReader
-from netprobe._core.decode cimport DecodeConfig, DecodeStats, Subnet, decode_batch
+from netprobe._core.decode cimport DecodeConfig, DecodeStats, decode_batch, free_hosts, set_hosts
 from netprobe._core.packet cimport Packet
 
 from netprobe._core.decode import CAUSES
@@ -65,29 +65,20 @@ cdef class ColumnReader:
     cdef readonly unsigned long long rows
 
     def __cinit__(self, CaptureReader reader not None, hosts=(), compile_filter=None, int inner=0):
-        cdef int i, j, bits
         self.reader = reader
         self.compile_filter = compile_filter
         self.programs = {}
         self.packets = <Packet *>malloc(BATCH_PACKETS * sizeof(Packet))
-        hosts = list(hosts)
         self.config.inner = inner
-        self.config.hosts = <Subnet *>calloc(len(hosts) + 1, sizeof(Subnet))
-        if self.packets == NULL or self.config.hosts == NULL:
+        if self.packets == NULL:
             raise MemoryError
-        for i, (family, address, prefix) in enumerate(hosts):
-            self.config.hosts[i].family = family
-            for j in range(4 if family == 4 else 16):
-                bits = min(8, max(0, prefix - 8 * j))
-                self.config.hosts[i].mask[j] = <uint8_t>(0xFF00 >> bits)
-                self.config.hosts[i].net[j] = (<uint8_t>address[j]) & self.config.hosts[i].mask[j]
-        self.config.n_hosts = <int>len(hosts)
+        set_hosts(&self.config, list(hosts))
 
     def __dealloc__(self):
         if self.reader is not None:
             self.reader.release(&self.batch)
         free(self.packets)
-        free(self.config.hosts)
+        free_hosts(&self.config)
 
     def fill(self, dict buffers, Py_ssize_t limit):
         """Write up to `limit` rows into {column: writable buffer}. Returns the rows; 0 at the end."""

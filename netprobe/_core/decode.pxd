@@ -4,9 +4,6 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from netprobe._core.packet cimport Packet, RawPacket
 
 cdef enum:
-    MAX_HOSTS = 1024
-
-cdef enum:
     # why a packet could not be read in full; index of DecodeStats.cause
     CAUSE_NONE = 0
     CAUSE_LINK_SHORT = 1       # ends inside its link-layer headers
@@ -20,14 +17,14 @@ cdef enum:
     CAUSE_LINK_TYPE = 9        # link type not supported
     N_CAUSES = 10
 
-cdef struct Subnet:
-    int family
-    uint8_t net[16]
-    uint8_t mask[16]
-
 cdef struct DecodeConfig:
-    int n_hosts
-    Subnet *hosts
+    # host networks, bytes as on the wire
+    int n_hosts4
+    int n_hosts6
+    uint32_t *net4
+    uint32_t *mask4
+    uint64_t (*net6)[2]
+    uint64_t (*mask6)[2]
     int inner                  # count the innermost IP layer instead of the outermost
 
 cdef struct DecodeStats:
@@ -38,3 +35,5 @@ cdef void decode_batch(const DecodeConfig *c, const RawPacket *raw, uint32_t n, 
                        DecodeStats *stats) noexcept nogil
 # `p` has data, caplen, flags and l3_off set by reassembly: read the datagram's transport layer
 cdef void decode_datagram(const DecodeConfig *c, Packet *p) noexcept nogil
+cdef int set_hosts(DecodeConfig *c, list hosts) except -1
+cdef void free_hosts(DecodeConfig *c) noexcept

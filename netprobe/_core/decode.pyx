@@ -272,29 +272,34 @@ cdef inline uint8_t transport(Packet *p, const Span *s) noexcept nogil:
     return CAUSE_NONE
 
 
-cdef inline int inside(const uint8_t *a, const Subnet *s, int family) noexcept nogil:
-    if s.family != family:
-        return 0
-    if family == 4:
-        return load32(a) & load32(s.mask) == load32(s.net)
-    return (load64(a) & load64(s.mask) == load64(s.net)
-            and load64(a + 8) & load64(s.mask + 8) == load64(s.net + 8))
+cdef inline bint hosted4(const DecodeConfig *c, uint32_t a) noexcept nogil:
+    cdef int i
+    for i in range(c.n_hosts4):
+        if (a & c.mask4[i]) == c.net4[i]:
+            return a != 0      # 0.0.0.0 is nobody's
+    return False
+
+
+cdef inline bint hosted6(const DecodeConfig *c, const uint8_t *a) noexcept nogil:
+    cdef int i
+    cdef uint64_t high = load64(a)
+    cdef uint64_t low = load64(a + 8)
+    for i in range(c.n_hosts6):
+        if (high & c.mask6[i][0]) == c.net6[i][0] and (low & c.mask6[i][1]) == c.net6[i][1]:
+            return True
+    return False
 
 
 cdef inline uint8_t direction_of(const DecodeConfig *c, const Packet *p) noexcept nogil:
-    """Metrics spec 4.2: destination first; 0.0.0.0 is nobody's."""
-    cdef int i
-    cdef int family = p.l3
-    if family == 0:
-        return DIR_UNKNOWN
-    if not (family == 4 and load32(p.dst) == 0):
-        for i in range(c.n_hosts):
-            if inside(p.dst, &c.hosts[i], family):
-                return DIR_IN
-    if not (family == 4 and load32(p.src) == 0):
-        for i in range(c.n_hosts):
-            if inside(p.src, &c.hosts[i], family):
-                return DIR_OUT
+    """Metrics spec 4.2: destination first."""
+    if p.l3 == L3_IPV4:
+        if hosted4(c, load32(p.dst)):
+            return DIR_IN
+        return DIR_OUT if hosted4(c, load32(p.src)) else DIR_UNKNOWN
+    if p.l3 == L3_IPV6:
+        if hosted6(c, p.dst):
+            return DIR_IN
+        return DIR_OUT if hosted6(c, p.src) else DIR_UNKNOWN
     return DIR_UNKNOWN
 
 
@@ -527,7 +532,7 @@ cdef inline void decode_one(const DecodeConfig *c, const RawPacket *raw, Packet 
             if cause != CAUSE_NONE:
                 blame(p, cause, stats)
         p.pair_hash = pair_hash(p)
-    if c.n_hosts:
+    if c.n_hosts4 | c.n_hosts6:
         p.direction = direction_of(c, p)
 
 
@@ -557,6 +562,46 @@ cdef void decode_datagram(const DecodeConfig *c, Packet *p) noexcept nogil:
     if s.ok and s.frag == 0:
         if transport(p, &s) == CAUSE_NONE:
             through_tunnels(c, p, &s)
+
+
+cdef int set_hosts(DecodeConfig *c, list hosts) except -1:
+    """Fill in the host networks: [(family, address bytes, prefix length)]."""
+    cdef uint8_t net[16]
+    cdef uint8_t mask[16]
+    cdef int i, bits
+    free_hosts(c)
+    c.net4 = <uint32_t *>calloc(len(hosts) + 1, 4)
+    c.mask4 = <uint32_t *>calloc(len(hosts) + 1, 4)
+    c.net6 = <uint64_t (*)[2]>calloc(len(hosts) + 1, 16)
+    c.mask6 = <uint64_t (*)[2]>calloc(len(hosts) + 1, 16)
+    if c.net4 == NULL or c.mask4 == NULL or c.net6 == NULL or c.mask6 == NULL:
+        raise MemoryError
+    for family, address, prefix in hosts:
+        memset(net, 0, 16)
+        memset(mask, 0, 16)
+        for i in range(4 if family == 4 else 16):
+            bits = min(8, max(0, prefix - 8 * i))
+            mask[i] = <uint8_t>(0xFF00 >> bits)
+            net[i] = (<uint8_t>address[i]) & mask[i]
+        if family == 4:
+            memcpy(&c.net4[c.n_hosts4], net, 4)
+            memcpy(&c.mask4[c.n_hosts4], mask, 4)
+            c.n_hosts4 += 1
+        else:
+            memcpy(c.net6[c.n_hosts6], net, 16)
+            memcpy(c.mask6[c.n_hosts6], mask, 16)
+            c.n_hosts6 += 1
+    return 0
+
+
+cdef void free_hosts(DecodeConfig *c) noexcept:
+    free(c.net4)
+    free(c.mask4)
+    free(c.net6)
+    free(c.mask6)
+    c.net4 = c.mask4 = NULL
+    c.net6 = c.mask6 = NULL
+    c.n_hosts4 = c.n_hosts6 = 0
 
 
 def known_link_type(int linktype):

@@ -121,7 +121,7 @@ cdef class Driver:
         if kind == "topn":
             rows = {}
             if s.topn[index].cells != NULL:
-                for cell in range(<uint32_t>1 << s.topn[index].lg_cur):
+                for cell in range(<uint32_t>2 << s.topn[index].lg_cur):
                     if freq_get(&s.topn[index], cell, &key, &n, &weight):
                         rows[key[:n]] = weight
             return rows

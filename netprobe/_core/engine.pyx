@@ -11,7 +11,8 @@ from netprobe._core.bgp_stream cimport bgp_stream_segment
 from netprobe._core.bpf cimport BpfProgram
 from netprobe._core.capfile cimport BATCH_PACKETS, Batch, CaptureReader
 from netprobe._core.decode cimport (
-    CAUSE_LINK_TYPE, N_CAUSES, DecodeConfig, DecodeStats, Subnet, decode_batch, decode_datagram,
+    CAUSE_LINK_TYPE, N_CAUSES, DecodeConfig, DecodeStats, decode_batch, decode_datagram, free_hosts,
+    set_hosts,
 )
 from netprobe._core.dns_stream cimport dns_stream_segment
 from netprobe._core.fragment cimport FragTable, frag_feed, frag_free, frag_init, frag_release
@@ -160,7 +161,7 @@ cdef class Engine:
         self.has_filter = compile_filter is not None
         self.programs = []
         self.decode.inner = inner
-        self._set_hosts(list(hosts))
+        set_hosts(&self.decode, list(hosts))
         self.n_chains = len(chains)
         self.chain_length = <int *>calloc(self.n_chains, sizeof(int))
         self.chain_items = <int *>calloc(self.n_chains * MAX_HANDLERS, sizeof(int))
@@ -199,23 +200,6 @@ cdef class Engine:
         pthread_cond_init(&self.cond, NULL)
         self.locks = 1
 
-    def _set_hosts(self, list hosts):
-        cdef int i, j, bits
-        cdef Subnet *s
-        if not hosts:
-            return
-        self.decode.hosts = <Subnet *>calloc(len(hosts), sizeof(Subnet))
-        if self.decode.hosts == NULL:
-            raise MemoryError
-        for i, (family, address, prefix) in enumerate(hosts):
-            s = &self.decode.hosts[i]
-            s.family = family
-            for j in range(4 if family == 4 else 16):
-                bits = min(8, max(0, prefix - 8 * j))
-                s.mask[j] = <uint8_t>(0xFF00 >> bits)
-                s.net[j] = (<uint8_t>address[j]) & s.mask[j]
-        self.decode.n_hosts = len(hosts)
-
     def __dealloc__(self):
         cdef int i, h, b
         if self.reader is not None:
@@ -235,7 +219,7 @@ cdef class Engine:
         free(self.slots)
         free(self.chain_length)
         free(self.chain_items)
-        free(self.decode.hosts)
+        free_hosts(&self.decode)
         if self.locks:
             pthread_mutex_destroy(&self.mutex)
             pthread_cond_destroy(&self.cond)

@@ -101,7 +101,7 @@ cdef inline uint64_t freq_hash(const uint8_t *key, size_t n) noexcept nogil:
 cdef inline void freq_prefetch(const Freq *f, uint64_t hash) noexcept nogil:
     """Ask for the cell that an update with this hash will look at first."""
     if f.cells != NULL:
-        np_prefetch(f.cells + <size_t>((<uint32_t>(hash >> 32) * f.salt) >> (32 - f.lg_cur)) * f.stride)
+        np_prefetch(f.cells + <size_t>((<uint32_t>(hash >> 32) * f.salt) >> (31 - f.lg_cur)) * f.stride)
 
 
 cdef inline void freq_prefetch_name(const Freq *f, uint64_t hash) noexcept nogil:
@@ -109,7 +109,7 @@ cdef inline void freq_prefetch_name(const Freq *f, uint64_t hash) noexcept nogil
     cdef const uint8_t *cell
     cdef uint32_t tag, place
     if f.cells != NULL:
-        cell = f.cells + <size_t>((<uint32_t>(hash >> 32) * f.salt) >> (32 - f.lg_cur)) * f.stride
+        cell = f.cells + <size_t>((<uint32_t>(hash >> 32) * f.salt) >> (31 - f.lg_cur)) * f.stride
         memcpy(&tag, cell + 8, 4)
         if tag == <uint32_t>(hash >> 32):
             memcpy(&place, cell + 12, 4)

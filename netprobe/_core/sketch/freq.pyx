@@ -69,8 +69,13 @@ cdef inline uint32_t place_of(const uint8_t *cell) noexcept nogil:
     return place
 
 
+cdef inline uint32_t cells_of(const Freq *f) noexcept nogil:
+    # twice the nominal size: at under three eighths full, nearly every search ends in its first cell
+    return <uint32_t>2 << f.lg_cur
+
+
 cdef inline uint32_t home(const Freq *f, uint32_t tag) noexcept nogil:
-    return (tag * f.salt) >> (32 - f.lg_cur)
+    return (tag * f.salt) >> (31 - f.lg_cur)
 
 
 cdef inline uint32_t limit(int lg) noexcept nogil:
@@ -109,7 +114,7 @@ cdef inline int same_key(const Freq *f, const uint8_t *cell, const uint8_t *key,
 
 
 cdef uint8_t *free_cell(Freq *f, uint32_t tag) noexcept nogil:
-    cdef uint32_t mask = (<uint32_t>1 << f.lg_cur) - 1
+    cdef uint32_t mask = cells_of(f) - 1
     cdef uint32_t i = home(f, tag)
     while weight_of(f.cells + i * f.stride) != 0:
         i = (i + 1) & mask
@@ -118,9 +123,9 @@ cdef uint8_t *free_cell(Freq *f, uint32_t tag) noexcept nogil:
 
 cdef int resize(Freq *f, int lg) noexcept nogil:
     cdef uint8_t *old = f.cells
-    cdef uint32_t cells = <uint32_t>1 << f.lg_cur
+    cdef uint32_t cells = cells_of(f)
     cdef uint32_t i
-    cdef uint8_t *table = <uint8_t *>calloc(<size_t>1 << lg, f.stride)
+    cdef uint8_t *table = <uint8_t *>calloc(<size_t>2 << lg, f.stride)
     if table == NULL:
         return FREQ_ERR_MEMORY
     f.cells = table
@@ -140,7 +145,7 @@ cdef int pack_arena(Freq *f) noexcept nogil:
     cdef uint16_t length
     cdef uint8_t *arena
     cdef const uint8_t *name
-    for i in range(<uint32_t>1 << f.lg_cur):
+    for i in range(cells_of(f)):
         if weight_of(f.cells + i * f.stride) != 0:
             memcpy(&length, f.arena + place_of(f.cells + i * f.stride), 2)
             need += 2 + length
@@ -148,7 +153,7 @@ cdef int pack_arena(Freq *f) noexcept nogil:
     if arena == NULL:
         return FREQ_ERR_MEMORY
     at = 0
-    for i in range(<uint32_t>1 << f.lg_cur):
+    for i in range(cells_of(f)):
         if weight_of(f.cells + i * f.stride) != 0:
             name = f.arena + place_of(f.cells + i * f.stride)
             memcpy(&length, name, 2)
@@ -221,7 +226,7 @@ cdef uint64_t sampled_median(const Freq *f) noexcept nogil:
 cdef void purge(Freq *f) noexcept nogil:
     """Lower all weights by a median and drop what reaches zero, in one sweep and in place."""
     cdef uint64_t median = sampled_median(f)
-    cdef uint32_t mask = (<uint32_t>1 << f.lg_cur) - 1
+    cdef uint32_t mask = cells_of(f) - 1
     cdef uint32_t before = f.active
     cdef uint32_t first = 0
     cdef uint32_t step, i
@@ -290,44 +295,105 @@ cdef int insert(Freq *f, uint8_t *cell, const uint8_t *key, uint32_t n, uint32_t
     return 0
 
 
-cdef int put(Freq *f, const uint8_t *key, uint32_t n, uint32_t tag, uint64_t weight) noexcept nogil:
-    cdef uint32_t mask, i
+cdef inline int same_text(const uint8_t *a, const uint8_t *b, uint32_t n) noexcept nogil:
+    """memcmp for short names, without the call."""
+    cdef uint64_t x, y
+    cdef uint32_t u, v
+    cdef uint32_t i = 0
+    if n >= 8:
+        while i + 8 < n:
+            memcpy(&x, a + i, 8)
+            memcpy(&y, b + i, 8)
+            if x != y:
+                return 0
+            i += 8
+        memcpy(&x, a + n - 8, 8)         # the last 8, some of them twice
+        memcpy(&y, b + n - 8, 8)
+        return x == y
+    if n >= 4:
+        memcpy(&u, a, 4)
+        memcpy(&v, b, 4)
+        if u != v:
+            return 0
+        memcpy(&u, a + n - 4, 4)
+        memcpy(&v, b + n - 4, 4)
+        return u == v
+    while i < n:
+        if a[i] != b[i]:
+            return 0
+        i += 1
+    return 1
+
+
+cdef uint8_t *seek_name(const Freq *f, uint32_t tag, const uint8_t *key, uint32_t n) noexcept nogil:
+    """The cell of a name, or the empty one where it belongs."""
+    cdef uint32_t mask = cells_of(f) - 1
+    cdef uint32_t i = home(f, tag)
     cdef uint8_t *cell
-    if f.cells == NULL and resize(f, f.lg_cur) != 0:
-        return FREQ_ERR_MEMORY
-    mask = (<uint32_t>1 << f.lg_cur) - 1
-    i = home(f, tag)
+    cdef const uint8_t *name
+    cdef uint16_t length
     while True:
-        cell = f.cells + i * f.stride
+        cell = f.cells + <size_t>i * 16
         if weight_of(cell) == 0:
-            return insert(f, cell, key, n, tag, weight)
-        if tag_of(cell) == tag and same_key(f, cell, key, n):
-            set_weight(cell, weight_of(cell) + weight)
-            return 1
+            return cell
+        if tag_of(cell) == tag:
+            name = f.arena + place_of(cell)
+            memcpy(&length, name, 2)
+            if length == n and same_text(name + 2, key, n):
+                return cell
         i = (i + 1) & mask
 
 
-cdef void freq_update(Freq *f, const uint8_t *key, uint32_t n, uint64_t hash, uint64_t weight) noexcept nogil:
-    cdef uint32_t tag = <uint32_t>(hash >> 32)
-    cdef uint32_t word, mask, i
+cdef uint8_t *seek_word(const Freq *f, uint32_t tag, uint32_t word) noexcept nogil:
+    """The same for keys of four bytes."""
+    cdef uint32_t mask = cells_of(f) - 1
+    cdef uint32_t i = home(f, tag)
     cdef uint8_t *cell
+    while True:
+        cell = f.cells + <size_t>i * 16
+        if weight_of(cell) == 0 or (tag_of(cell) == tag and place_of(cell) == word):
+            return cell
+        i = (i + 1) & mask
+
+
+cdef uint8_t *seek_long(const Freq *f, uint32_t tag, const uint8_t *key, uint32_t n) noexcept nogil:
+    cdef uint32_t mask = cells_of(f) - 1
+    cdef uint32_t i = home(f, tag)
+    cdef uint8_t *cell
+    while True:
+        cell = f.cells + <size_t>i * f.stride
+        if weight_of(cell) == 0 or (tag_of(cell) == tag and same_key(f, cell, key, n)):
+            return cell
+        i = (i + 1) & mask
+
+
+cdef inline uint8_t *seek(const Freq *f, uint32_t tag, const uint8_t *key, uint32_t n) noexcept nogil:
+    cdef uint32_t word
+    if f.stride != 16:
+        return seek_long(f, tag, key, n)
+    if variable(f.kind):
+        return seek_name(f, tag, key, n)
+    memcpy(&word, key, 4)
+    return seek_word(f, tag, word)
+
+
+cdef int put(Freq *f, const uint8_t *key, uint32_t n, uint32_t tag, uint64_t weight) noexcept nogil:
+    """1: it was there already, 0: it is new."""
+    cdef uint8_t *cell
+    if f.cells == NULL and resize(f, f.lg_cur) != 0:
+        return FREQ_ERR_MEMORY
+    cell = seek(f, tag, key, n)
+    if weight_of(cell) == 0:
+        return insert(f, cell, key, n, tag, weight)
+    set_weight(cell, weight_of(cell) + weight)
+    return 1
+
+
+cdef void freq_update(Freq *f, const uint8_t *key, uint32_t n, uint64_t hash, uint64_t weight) noexcept nogil:
     if weight == 0:
         return
     f.total += weight
-    if f.cells != NULL and f.stride == 16 and not variable(f.kind):
-        # ports and IPv4 addresses that are there already: most of all updates
-        memcpy(&word, key, 4)
-        mask = (<uint32_t>1 << f.lg_cur) - 1
-        i = home(f, tag)
-        while True:
-            cell = f.cells + <size_t>i * 16
-            if weight_of(cell) == 0:
-                break
-            if tag_of(cell) == tag and place_of(cell) == word:
-                set_weight(cell, weight_of(cell) + weight)
-                return
-            i = (i + 1) & mask
-    put(f, key, n if n < MAX_NAME else MAX_NAME, tag, weight)
+    put(f, key, n if n < MAX_NAME else MAX_NAME, <uint32_t>(hash >> 32), weight)
 
 
 cdef inline uint64_t hash_key(int kind, const uint8_t *key, uint32_t n) noexcept nogil:
@@ -337,7 +403,7 @@ cdef inline uint64_t hash_key(int kind, const uint8_t *key, uint32_t n) noexcept
 cdef int freq_get(const Freq *f, uint32_t cell, const uint8_t **key, uint32_t *n, uint64_t *weight) noexcept nogil:
     cdef const uint8_t *at
     cdef uint16_t length
-    if f.cells == NULL or cell >> f.lg_cur != 0:
+    if f.cells == NULL or cell >= cells_of(f):
         return 0
     at = f.cells + cell * f.stride
     if weight_of(at) == 0:
@@ -355,20 +421,9 @@ cdef int freq_get(const Freq *f, uint32_t cell, const uint8_t **key, uint32_t *n
 
 
 cdef uint64_t freq_weight(const Freq *f, const uint8_t *key, uint32_t n) noexcept nogil:
-    cdef uint32_t tag = <uint32_t>(hash_key(f.kind, key, n) >> 32)
-    cdef uint32_t mask = (<uint32_t>1 << f.lg_cur) - 1
-    cdef uint32_t i
-    cdef const uint8_t *cell
     if f.cells == NULL:
         return 0
-    i = home(f, tag)
-    while True:
-        cell = f.cells + i * f.stride
-        if weight_of(cell) == 0:
-            return 0
-        if tag_of(cell) == tag and same_key(f, cell, key, n):
-            return weight_of(cell)
-        i = (i + 1) & mask
+    return weight_of(seek(f, <uint32_t>(hash_key(f.kind, key, n) >> 32), key, n))
 
 
 cdef int compare_rows(const void *a, const void *b) noexcept nogil:
@@ -388,7 +443,7 @@ cdef uint32_t freq_rows(const Freq *f, FreqRow *out) noexcept nogil:
     cdef uint32_t i
     if f.cells == NULL:
         return 0
-    for i in range(<uint32_t>1 << f.lg_cur):
+    for i in range(cells_of(f)):
         w += freq_get(f, i, &out[w].key, &out[w].n, &out[w].weight)
         if w == f.active:
             break
@@ -415,7 +470,7 @@ cdef int freq_merge(Freq *into, const Freq *other) noexcept nogil:
         i = other.lg_cur if other.lg_cur < into.lg_max else into.lg_max
         if (into.cells == NULL or i > into.lg_cur) and resize(into, i) != 0:
             return FREQ_ERR_MEMORY
-        cells = <uint32_t>1 << other.lg_cur
+        cells = cells_of(other)
         stride = (<uint32_t>(0.6180339887498949 * cells)) | 1
         i = 0
         for step in range(cells):
@@ -431,7 +486,7 @@ cdef int freq_merge(Freq *into, const Freq *other) noexcept nogil:
 
 
 cdef int freq_copy(Freq *into, const Freq *other) noexcept nogil:
-    cdef size_t size = (<size_t>1 << other.lg_cur) * other.stride
+    cdef size_t size = <size_t>cells_of(other) * other.stride
     memcpy(into, other, sizeof(Freq))
     into.cells = NULL
     into.arena = NULL
@@ -476,7 +531,7 @@ cdef size_t freq_size(const Freq *f) noexcept nogil:
     cdef const uint8_t *key
     if f.active == 0:
         return 8
-    for i in range(<uint32_t>1 << f.lg_cur):
+    for i in range(cells_of(f)):
         if freq_get(f, i, &key, &n, &weight):
             size += n
     return size
@@ -500,7 +555,7 @@ cdef size_t freq_write(const Freq *f, uint8_t *out) noexcept nogil:
     memcpy(out + OFF_ACTIVE, &f.active, 4)
     memcpy(out + OFF_TOTAL, &f.total, 8)
     memcpy(out + OFF_OFFSET, &f.offset, 8)
-    for i in range(<uint32_t>1 << f.lg_cur):
+    for i in range(cells_of(f)):
         if freq_get(f, i, &key, &n, &weight):
             memcpy(out + at, &weight, 8)
             at += 8

@@ -56,11 +56,15 @@ cdef struct DnsMsg:
     uint8_t agg3
     uint8_t suffix_len     # s of 7.6 used for the above, 0..255
     uint8_t agg_done
+    # positions in name of its last, second and third last dot, 255: none (valid with has_dots: then no label
+    # holds a dot of its own)
+    uint8_t has_dots
+    uint8_t dots[3]
     uint64_t h_name        # freq_hash of name, of level 2, of level 3 (0: not computed)
     uint64_t h_agg2
     uint64_t h_agg3
     uint32_t coupon        # hll_coupon of name, 0: not computed
-    uint8_t name[256]      # lower-cased text, labels joined by '.', no trailing dot, not terminated
+    uint8_t name[272]      # lower-cased text, labels joined by '.', no trailing dot, not terminated
     uint8_t raw[256]       # the same with letters as they came; valid only when is_mixed
 
 # fills everything but pkt, ts, flow_hash, port and tcp, which are the caller's

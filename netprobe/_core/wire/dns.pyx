@@ -1,16 +1,28 @@
 """DNS message parser: one pass, no allocation, nothing read past the length given."""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 cdef extern from *:
     """
-    #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-    #define NETPROBE_LE 1
-    #else
-    #define NETPROBE_LE 0
-    #endif
+    #include <stdint.h>
+    #include <string.h>
+    typedef uint8_t np_bytes16 __attribute__((vector_size(16)));
+    /* dst = 16 bytes of src in lower case; adds to *upper and *dot where a capital or a dot was */
+    static inline void np_lower16(const uint8_t *src, uint8_t *dst, uint64_t *upper, uint64_t *dot) {
+        np_bytes16 x, up, stop;
+        uint64_t half[2];
+        memcpy(&x, src, 16);
+        up = (np_bytes16)((x - (uint8_t)'A') < 26) & 0x20;
+        stop = (np_bytes16)(x == (uint8_t)'.');
+        x |= up;
+        memcpy(dst, &x, 16);
+        memcpy(half, &up, 16);
+        *upper |= half[0] | half[1];
+        memcpy(half, &stop, 16);
+        *dot |= half[0] | half[1];
+    }
     """
-    int NETPROBE_LE
+    void np_lower16(const uint8_t *src, uint8_t *dst, uint64_t *upper, uint64_t *dot) noexcept nogil
 
 cdef enum:
     # header (RFC 1035 4.1.1)
@@ -38,13 +50,6 @@ cdef enum:
 
 cdef inline uint16_t be16(const uint8_t *p) noexcept nogil:
     return <uint16_t>((p[0] << 8) | p[1])
-
-
-cdef inline uint64_t upper_bits(uint64_t x) noexcept nogil:
-    # 0x80 in each byte of x that is an ASCII capital; no byte influences its neighbour
-    cdef uint64_t low = x & <uint64_t>0x7f7f7f7f7f7f7f7f
-    return (low + <uint64_t>0x3f3f3f3f3f3f3f3f) & ~(low + <uint64_t>0x2525252525252525) \
-        & ~x & <uint64_t>0x8080808080808080
 
 
 cdef uint32_t name_slow(const uint8_t *data, uint32_t n, uint32_t pos, DnsMsg *m) noexcept nogil:
@@ -91,8 +96,9 @@ cdef uint32_t name_slow(const uint8_t *data, uint32_t n, uint32_t pos, DnsMsg *m
 cdef inline uint32_t name_fast(const uint8_t *data, uint32_t n, uint32_t pos, DnsMsg *m) noexcept nogil:
     """A name of plain labels, which is nearly every one; falls back to name_slow."""
     cdef uint8_t dots[NAME_TEXT_MAX + 1]
-    cdef uint32_t p = pos, text = pos + 1, n_dots = 0, length, i, rest
-    cdef uint64_t x, up, any_upper = 0
+    cdef uint8_t last[16]
+    cdef uint32_t p = pos, text = pos + 1, n_dots = 0, length, i
+    cdef uint64_t upper = 0, dot = 0
     cdef uint8_t c
     while True:
         if p >= n:
@@ -109,40 +115,32 @@ cdef inline uint32_t name_fast(const uint8_t *data, uint32_t n, uint32_t pos, Dn
             return 0
     if p == pos:
         m.name_len = 0
-        m.is_mixed = 0
         return p + 1
     # the text is the wire form without its first byte, with the other length bytes made dots; none of
     # those is a letter, so the lower-casing may run over them
     length = p - text
-    data += text
     i = 0
-    while i + 8 <= length:
-        memcpy(&x, data + i, 8)
-        up = upper_bits(x)
-        any_upper |= up
-        x |= up >> 2
-        memcpy(&m.name[i], &x, 8)
-        i += 8
-    rest = length - i
-    if rest:
-        if NETPROBE_LE and text + i + 8 <= n:
-            memcpy(&x, data + i, 8)
-            x &= ~<uint64_t>0 >> (64 - 8 * rest)
-        else:
-            x = 0
-            memcpy(&x, data + i, rest)
-        up = upper_bits(x)
-        any_upper |= up
-        x |= up >> 2
-        memcpy(&m.name[i], &x, 8)
+    while i < length and text + i + 16 <= n:
+        np_lower16(data + text + i, &m.name[i], &upper, &dot)
+        i += 16
+    if i < length:
+        memset(last, 0, 16)
+        memcpy(last, data + text + i, length - i)
+        np_lower16(last, &m.name[i], &upper, &dot)
     for i in range(1, n_dots):
         m.name[dots[i]] = c'.'
     m.name_len = <uint8_t>length
-    m.is_mixed = any_upper != 0
-    if any_upper:
-        memcpy(m.raw, data, length)
+    # bytes behind the name were looked at too: then a flag is set for nothing, which only costs time
+    if dot == 0:
+        m.has_dots = 1
+        m.dots[0] = dots[n_dots - 1] if n_dots > 1 else AGG_NONE
+        m.dots[1] = dots[n_dots - 2] if n_dots > 2 else AGG_NONE
+        m.dots[2] = dots[n_dots - 3] if n_dots > 3 else AGG_NONE
+    if upper:
+        memcpy(m.raw, data + text, length)
         for i in range(1, n_dots):
             m.raw[dots[i]] = c'.'
+        m.is_mixed = memcmp(m.raw, m.name, length) != 0
     return p + 1
 
 
@@ -235,6 +233,7 @@ cdef int dns_parse(const uint8_t *data, uint32_t n, int want, DnsMsg *m) noexcep
     m.agg3 = AGG_NONE
     m.suffix_len = 0
     m.agg_done = 0
+    m.has_dots = 0
     m.h_name = 0
     m.h_agg2 = 0
     m.h_agg3 = 0
@@ -299,6 +298,14 @@ cdef void dns_aggregate(DnsMsg *m, uint32_t suffix_len) noexcept nogil:
     m.agg2 = 0
     m.agg3 = AGG_NONE
     if n < 5:
+        return
+    if suffix_len == 0 and m.has_dots:
+        # the parser has met every dot on its way
+        if m.dots[0] == AGG_NONE:
+            m.agg3 = 0
+        elif m.dots[1] != AGG_NONE:
+            m.agg2 = m.dots[1]
+            m.agg3 = m.dots[2] if m.dots[2] != AGG_NONE else 0
         return
     limit = n - 1
     if suffix_len > 0 and <uint32_t>n > suffix_len:
