@@ -12,7 +12,7 @@ from netprobe._core.sketch.hist cimport (
 from netprobe._core.sketch.hll cimport (
     HLL_LG_K, hll_add, hll_copy, hll_coupon, hll_estimate, hll_free, hll_init, hll_merge, hll_read)
 from netprobe._core.sketch.kll cimport (
-    KLL_K, kll_add_int, kll_copy, kll_count, kll_free, kll_init, kll_merge, kll_range, kll_update)
+    KLL_EXTRA, KLL_K, kll_add_int, kll_copy, kll_count, kll_free, kll_init, kll_merge, kll_range, kll_update)
 from netprobe._core.sketch.pack cimport (
     Reader, check, pack_full_freq, pack_full_kll, pack_hist, pack_hll, pack_rate, quantiles_of, take, take_part,
     take_view, unpack_full_freq, unpack_full_kll, unpack_hist, unpack_rate)
@@ -37,6 +37,7 @@ cdef MetricSet *mset_new(const Layout *layout, int64_t start_ns) noexcept nogil:
         freq_init(&m.topn[i], layout.topn_kind[i], FREQ_LG_MAX)
     for i in range(layout.n_quant):
         kll_init(&m.quant[i], KLL_K, layout.quant_dense[i])
+        m.quant[i].extra = KLL_EXTRA
     for i in range(layout.n_hist):
         hist_init(&m.hist[i], not layout.hist_float[i])
     rate_init(&m.rate, layout.n_rate, start_ns)

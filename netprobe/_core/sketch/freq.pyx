@@ -78,6 +78,14 @@ cdef inline uint32_t home(const Freq *f, uint32_t tag) noexcept nogil:
     return (tag * f.salt) >> (31 - f.lg_cur)
 
 
+cdef inline void copy_cell(const Freq *f, uint8_t *to, const uint8_t *cell) noexcept nogil:
+    # constant sizes: a variable one would become a slow string instruction
+    if f.stride == 16:
+        memcpy(to, cell, 16)
+    else:
+        memcpy(to, cell, 32)
+
+
 cdef inline uint32_t limit(int lg) noexcept nogil:
     return 3 * (<uint32_t>1 << lg) // 4
 
@@ -133,7 +141,7 @@ cdef int resize(Freq *f, int lg) noexcept nogil:
     if old != NULL:
         for i in range(cells):
             if weight_of(old + i * f.stride) != 0:
-                memcpy(free_cell(f, tag_of(old + i * f.stride)), old + i * f.stride, f.stride)
+                copy_cell(f, free_cell(f, tag_of(old + i * f.stride)), old + i * f.stride)
         free(old)
     return 0
 
@@ -245,10 +253,10 @@ cdef void purge(Freq *f) noexcept nogil:
             set_weight(cell, 0)
             f.active -= 1
             continue
-        memcpy(copy, cell, f.stride)
+        copy_cell(f, copy, cell)
         set_weight(copy, weight_of(copy) - median)
         set_weight(cell, 0)
-        memcpy(free_cell(f, tag_of(copy)), copy, f.stride)
+        copy_cell(f, free_cell(f, tag_of(copy)), copy)
     f.offset += median
     f.purged += before - f.active
     if variable(f.kind):

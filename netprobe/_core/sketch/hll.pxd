@@ -67,6 +67,7 @@ cdef inline uint32_t hll_coupon(const uint8_t *data, size_t n) noexcept nogil:
     cdef uint64_t h1 = 9001
     cdef uint64_t h2 = 9001
     cdef uint64_t k[2]
+    cdef uint32_t word
     cdef size_t left = n
     if n == 0:
         return 0
@@ -78,13 +79,29 @@ cdef inline uint32_t hll_coupon(const uint8_t *data, size_t n) noexcept nogil:
         left -= 16
     if left != 0:
         # a tail shorter than 16 is two words padded with zeros; a zero word mixes to zero
-        k[0] = 0
-        k[1] = 0
-        if left == 8:
+        if n >= 16:
+            # the last 16 bytes, moved down until only the tail is left
+            memcpy(k, data + left - 16, 16)
+            if left > 8:
+                k[0] = (k[0] >> (8 * (16 - left))) | (k[1] << (8 * (left - 8)))
+                k[1] >>= 8 * (16 - left)
+            else:
+                k[0] = k[1] >> (8 * (8 - left))
+                k[1] = 0
+        elif left > 8:
             memcpy(k, data, 8)
+            memcpy(&k[1], data + left - 8, 8)
+            k[1] >>= 8 * (16 - left)
+        elif left == 8:
+            memcpy(k, data, 8)
+            k[1] = 0
         elif left == 4:
-            memcpy(k, data, 4)
+            memcpy(&word, data, 4)
+            k[0] = word
+            k[1] = 0
         else:
+            k[0] = 0
+            k[1] = 0
             memcpy(k, data, left)
         h1 ^= murmur_k1(k[0])
         h2 ^= murmur_k2(k[1])

@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 cdef enum:
     KLL_K = 200        # what netprobe measures with
     KLL_DENSE = 2048   # integers below this are counted by value when the sketch is dense
+    KLL_EXTRA = 248    # a good `extra` where values come by the million
     KLL_M = 8          # smallest capacity of a level, and smallest k
     KLL_MAX_LEVELS = 60
     KLL_ERR_MEMORY = -1
@@ -20,7 +21,8 @@ cdef struct Kll:
     double sum               # exact running sum, for Prometheus _sum; not serialised
     uint32_t *offsets        # num_levels + 1 in use; NULL while the levels are empty
     double *items            # packed against the end
-    uint32_t cap             # items allocated: the total capacity for k and num_levels
+    uint32_t cap             # items allocated: the total capacity for k and num_levels, and `extra`
+    uint32_t extra           # more room for level 0: longer runs are cheaper to compact. Bytes have none of it
     uint64_t rng             # coin; seeded from one injectable seed
     uint64_t *dense          # KLL_DENSE counts, or NULL
     uint64_t n_dense

@@ -76,14 +76,16 @@ cdef void kll_init(Kll *s, int k, int dense) noexcept nogil:
 cdef void kll_free(Kll *s) noexcept nogil:
     cdef int k = s.k
     cdef int dense = s.want_dense
+    cdef uint32_t extra = s.extra
     free(s.offsets)
     free(s.items)
     free(s.dense)
     kll_init(s, k, dense)
+    s.extra = extra
 
 
 cdef int kll_start_levels(Kll *s) noexcept nogil:
-    cdef uint32_t c = kll_capacity(s.k, 1)
+    cdef uint32_t c = kll_capacity(s.k, 1) + s.extra
     s.offsets = <uint32_t *>malloc((KLL_MAX_LEVELS + 2) * sizeof(uint32_t))
     s.items = <double *>malloc(c * sizeof(double))
     if s.offsets == NULL or s.items == NULL:
@@ -125,13 +127,28 @@ cdef inline uint32_t coin(Kll *s) noexcept nogil:
 
 cdef int compact_once(Kll *s) noexcept nogil:
     """Free room by compacting the lowest level that is full."""
+    cdef int h = 0
+    while h < s.num_levels - 1 and s.offsets[h + 1] - s.offsets[h] < capacity(s.k, s.num_levels - h - 1):
+        h += 1
+    return compact_level(s, h)
+
+
+cdef int compact_all(Kll *s) noexcept nogil:
+    """Compact every full level from below: what is left fits the capacity without `extra`."""
+    cdef int h = 0
+    while h < s.num_levels:
+        if s.offsets[h + 1] - s.offsets[h] >= capacity(s.k, s.num_levels - h - 1):
+            if compact_level(s, h) != 0:
+                return KLL_ERR_MEMORY
+        h += 1
+    return 0
+
+
+cdef int compact_level(Kll *s, int h) noexcept nogil:
     cdef uint32_t *off
     cdef double *items
     cdef uint32_t begin, end, odd, half, i, flip
-    cdef int h = 0
     cdef int level
-    while h < s.num_levels - 1 and s.offsets[h + 1] - s.offsets[h] < capacity(s.k, s.num_levels - h - 1):
-        h += 1
     if h == s.num_levels - 1 and kll_add_level(s) != 0:
         return KLL_ERR_MEMORY
     off = s.offsets
@@ -173,7 +190,7 @@ cdef inline void note(Kll *s, double value, uint64_t weight) noexcept nogil:
 cdef inline int room(Kll *s) noexcept nogil:
     if s.offsets == NULL and kll_start_levels(s) != 0:
         return KLL_ERR_MEMORY
-    if s.offsets[0] == 0 and compact_once(s) != 0:
+    if s.offsets[0] == 0 and (compact_all(s) if s.extra else compact_once(s)) != 0:
         return KLL_ERR_MEMORY
     return 0
 
@@ -262,6 +279,23 @@ cdef void kll_fold(Kll *s) noexcept nogil:
             if dense[i] != 0:
                 insert_weighted(s, i, dense[i])
         free(dense)
+    if s.extra:
+        settle(s)
+
+
+cdef void settle(Kll *s) noexcept nogil:
+    """Give the extra room back: sizes and offsets are then those of the binary form."""
+    cdef uint32_t extra = s.extra
+    cdef int i
+    if s.offsets != NULL:
+        while s.offsets[0] < extra:
+            if compact_all(s) != 0:
+                return
+        memmove(s.items, s.items + extra, (s.cap - extra) * sizeof(double))
+        s.cap -= extra
+        for i in range(<int>s.num_levels + 1):
+            s.offsets[i] -= extra
+    s.extra = 0
 
 
 cdef int kll_copy(Kll *into, const Kll *other) noexcept nogil:
@@ -361,6 +395,7 @@ cdef int merge_levels(Kll *into, const Kll *other) noexcept nogil:
     off[levels] = at
     target = kll_capacity(into.k, levels)
     if at > 0:
+        target += into.extra
         items = <double *>malloc(target * sizeof(double))
     if items != NULL:
         memcpy(items + target - at, out, at * sizeof(double))

@@ -26,7 +26,7 @@ cdef enum:
 cdef size_t kll_size(const Kll *s) noexcept nogil:
     cdef Kll flat
     cdef size_t size
-    if s.n_dense:
+    if s.n_dense or s.extra:
         if kll_copy(&flat, s) != 0:
             return 0
         kll_fold(&flat)
@@ -44,7 +44,7 @@ cdef size_t kll_write(const Kll *s, uint8_t *out) noexcept nogil:
     """A dense front is folded in a copy, with the same coins each time: kll_size and kll_write agree."""
     cdef Kll flat
     cdef size_t at
-    if s.n_dense:
+    if s.n_dense or s.extra:
         if kll_copy(&flat, s) != 0:
             return 0
         kll_fold(&flat)
