@@ -12,7 +12,7 @@ UNKNOWN_NETMASK = 0xFFFFFFFF
 
 
 def compile_filter(expression: str, linktype: int) -> BpfProgram:
-    """The program of a tcpdump expression for packets of a link type; ConfigError says what is wrong with it."""
+    """The program of a tcpdump expression for packets of a link type; ConfigError says what is wrong."""
     import pcapy  # lazily: it loads libpcap
 
     try:

@@ -1,4 +1,4 @@
-"""Names of link types, as https://www.tcpdump.org/linktypes.html has them, and the filter compiler's numbers."""
+"""Names of link types (https://www.tcpdump.org/linktypes.html), and the filter compiler's numbers."""
 
 NAMES = {
     0: "NULL",

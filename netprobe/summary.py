@@ -173,9 +173,10 @@ def summarize(
     specs = parse_handlers(DEFAULT_HANDLERS if handlers is None else handlers)
     defaults = {"num_periods": periods, "deep_sample_rate": deep_sample_rate, **(window_config or {})}
     configs = [spec.resolve(window_config=defaults) for spec in specs]
+    shards = [_accumulators(specs, configs, geo) for _ in range(workers)]
     run = _Run(
         Engine(
-            [_accumulators(specs, configs, geo) for _ in range(workers)],
+            shards,
             _chains(specs),
             hosts=parse_hosts(hosts),
             inner=int(inner),
@@ -200,7 +201,7 @@ def summarize(
         packets=run.engine.packets,
         warnings=run.warnings,
         interrupted=run.interrupted,
-        stats=run.engine.stats(),
+        stats=_stats(run.engine, shards),
     )
 
 
@@ -336,6 +337,16 @@ def _accumulators(
         extra = {"geo_names": geo} if config.type == "net" else {}
         made.append(build(config, geo_city=city, geo_asn=asn, chained=spec.after is not None, **extra))
     return made
+
+
+def _stats(engine: Engine, shards: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    """The engine's counts, and what handlers had to throw out."""
+    stats = engine.stats()
+    health = [one.health() for shard in shards for one in shard if hasattr(one, "health")]
+    stats["losses"]["transactions_evicted"] = sum(
+        found.get("xact_evicted", 0) + found.get("evicted", 0) for found in health
+    )
+    return stats
 
 
 def _chains(specs: Sequence[HandlerSpec]) -> list[list[int]]:

@@ -262,6 +262,34 @@ def test_merge_of_one_and_of_none() -> None:
         netprobe.merge([])
 
 
+# --- losses ---
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_evicted_transactions_are_counted(tmp_path: Path, workers: int) -> None:
+    """More open queries than the table of one pair of addresses has room for: 7/8 of 2^18."""
+    header, found = records(CAPTURES / "dns-udp.pcap")
+    (chunk,) = netprobe.packets(CAPTURES / "dns-udp.pcap", ["l3", "dport", "l4_off", "payload_off"])
+    first = int(((chunk["l3"] == 4) & (chunk["dport"] == 53)).argmax())
+    query = found[first][1]
+    port, ident = (16 + int(chunk[name][first]) for name in ("l4_off", "payload_off"))
+    queries = 240_000
+    path = tmp_path / "flood.pcap"
+    with path.open("wb") as file:
+        file.write(header)
+        for i in range(queries):
+            mark = struct.pack(">HH", i >> 16, i & 0xFFFF)
+            file.write(
+                query[:port] + b"\x20" + mark[1:2] + query[port + 2 : ident] + mark[2:] + query[ident + 2 :]
+            )
+    summary = summed(path, "dns", workers=workers)
+    assert exact(summary)["dns  wire_packets.queries"] == queries
+    room = 7 * 2**18 // 8
+    assert queries - room <= summary.stats["losses"]["transactions_evicted"] <= 1.1 * (queries - room)
+    both = summary.merge(summed(CAPTURES / "dns-udp.pcap", "dns"))
+    assert both.stats["losses"] == summary.stats["losses"]
+
+
 # --- progress and stop ---
 
 

@@ -207,9 +207,9 @@ def parse_handlers(
 ) -> list[HandlerSpec]:
     """The handlers that somebody asks for, in order, with distinct names.
 
-    ``wanted`` is ``"net,dns:2.0+top_ecs"`` (type, or type:version; ``+group`` enables a metric group, ``+all``
-    all of them), or a list of such texts and of maps with the
-    keys type, version, name, config, filter, metric_groups. A list within the list is a chain: each of its
+    ``wanted`` is ``"net,dns:2.0+top_ecs"`` (type, or type:version; ``+group`` enables a metric group,
+    ``+all`` all of them), or a list of such texts and of maps with the keys type, version, name, config,
+    filter, metric_groups. A list within the list is a chain: each of its
     handlers sees what the one before accepted. A handler without a name is called by its type (``net``,
     ``dns_v2``), the second of a kind ``net_2``. ConfigError names what cannot be used.
     """
