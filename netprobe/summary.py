@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 NS = 1_000_000_000
 MAX_WORKERS = 16
+MAX_HANDLERS = 32
 POLL_SECONDS = 0.05
 
 PathLike = str | os.PathLike[str]
@@ -171,6 +172,8 @@ def summarize(
     if geo is None and (geo_city or geo_asn):
         geo = _open_geo(geo_city, geo_asn)
     specs = parse_handlers(DEFAULT_HANDLERS if handlers is None else handlers)
+    if len(specs) > MAX_HANDLERS:
+        raise ConfigError(f"handlers: {len(specs)} of them, expected at most {MAX_HANDLERS}")
     defaults = {"num_periods": periods, "deep_sample_rate": deep_sample_rate, **(window_config or {})}
     configs = [spec.resolve(window_config=defaults) for spec in specs]
     shards = [_accumulators(specs, configs, geo) for _ in range(workers)]

@@ -11,7 +11,7 @@ from netprobe._core.mmdb cimport Mmdb
 from netprobe._core.packet cimport (
     DIR_IN, DIR_OUT, DIR_UNKNOWN, L3_IPV4, L3_IPV6, PF_DEEP, PROTO_TCP, PROTO_UDP, Packet,
 )
-from netprobe._core.sketch.freq cimport KEY_GEO, KEY_IPV4, KEY_IPV6, freq_hash, freq_prefetch, freq_update
+from netprobe._core.sketch.freq cimport KEY_GEO, KEY_IPV4, KEY_IPV6, freq_hash, freq_prefetch, freq_update, np_prefetch
 from netprobe._core.sketch.hll cimport hll_add, hll_coupon, hll_prefetch
 from netprobe._core.sketch.kll cimport kll_add_int
 from netprobe._core.sketch.rate cimport rate_row
@@ -41,6 +41,17 @@ cdef enum:
     VERDICT_SLOTS = 16384      # power of two
 
 
+cdef enum:
+    PLACES = 4096              # addresses whose records are remembered, power of two
+
+
+cdef struct Place:
+    # where an address leads in both databases: a query's client is looked up again for the response
+    uint64_t hash              # of the address; 0: empty
+    uint32_t city
+    uint32_t asn
+
+
 cdef struct Verdicts:
     # record offset -> does its text pass? Filled on first sight; direct mapped, so it is bounded
     uint32_t offset[VERDICT_SLOTS]
@@ -58,6 +69,7 @@ cdef class NetBase(Accumulator):
     cdef object city_passes    # text of a location -> bool, asked once per record
     cdef object asn_passes
     cdef Verdicts *verdicts    # [0] city, [1] AS
+    cdef Place *places         # direct mapped
 
     def __cinit__(self, config, geo_city=None, geo_asn=None, bint chained=False, geo_names=None):
         for name in config.groups:
@@ -68,6 +80,10 @@ cdef class NetBase(Accumulator):
         if geo_asn is not None:
             self.asn = geo_asn
             self.has_asn = True
+        if (self.has_city or self.has_asn) and self.groups & G_TOP_GEO:
+            self.places = <Place *>calloc(PLACES, sizeof(Place))
+            if self.places == NULL:
+                raise MemoryError
         options = config.options
         places = tuple(options.get("only_geoloc_prefix") or ())
         if options.get("geoloc_notfound"):
@@ -86,6 +102,7 @@ cdef class NetBase(Accumulator):
 
     def __dealloc__(self):
         free(self.verdicts)
+        free(self.places)
 
 
 cdef inline uint8_t *geo_key(uint8_t *key, uint32_t offset, const uint8_t *addr, int family) noexcept nogil:
@@ -201,14 +218,16 @@ cdef inline void add_peer(NetBase self, Peers *peers, MetricSet *m, const uint8_
     if self.groups & G_CARDINALITY:
         peer.coupon = hll_coupon(addr, size)
         hll_prefetch(&m.card[card], peer.coupon)
+    peer.hash = freq_hash(addr, size)
+    if self.places != NULL:
+        np_prefetch(&self.places[peer.hash & (PLACES - 1)])
     if self.groups & G_TOP_IPS:
-        peer.hash = freq_hash(addr, size)
         freq_prefetch(&m.topn[T_IPV4 if family == L3_IPV4 else T_IPV6], peer.hash)
 
 
 cdef void count_peers(NetBase self, Peers *peers) noexcept nogil:
     cdef uint8_t key[20]
-    cdef uint32_t offset
+    cdef Place *place
     cdef Peer *peer
     cdef MetricSet *m
     cdef int i
@@ -222,14 +241,19 @@ cdef void count_peers(NetBase self, Peers *peers) noexcept nogil:
                 freq_update(&m.topn[T_IPV4], peer.addr, 4, peer.hash, 1)
             else:
                 freq_update(&m.topn[T_IPV6], peer.addr, 16, peer.hash, 1)
-        if self.groups & G_TOP_GEO:
+        if self.places != NULL:
+            place = &self.places[peer.hash & (PLACES - 1)]
+            if place.hash != peer.hash:
+                place.hash = peer.hash
+                if self.has_city:
+                    place.city = self.city.lookup(peer.addr, peer.family)
+                if self.has_asn:
+                    place.asn = self.asn.lookup(peer.addr, peer.family)
             if self.has_city:
-                offset = self.city.lookup(peer.addr, peer.family)
-                geo_key(key, offset, peer.addr, peer.family)
+                geo_key(key, place.city, peer.addr, peer.family)
                 freq_update(&m.topn[T_CITY], key, 20, freq_hash(key, 4), 1)
             if self.has_asn:
-                offset = self.asn.lookup(peer.addr, peer.family)
-                geo_key(key, offset, peer.addr, peer.family)
+                geo_key(key, place.asn, peer.addr, peer.family)
                 freq_update(&m.topn[T_ASN], key, 20, freq_hash(key, 4), 1)
     peers.n = 0
 

@@ -18,8 +18,8 @@ from netprobe._core.dns_stream cimport dns_stream_segment
 from netprobe._core.fragment cimport FragTable, frag_feed, frag_free, frag_init, frag_release
 from netprobe._core.handler cimport MAX_BLOCKS, Accumulator, BgpMsg, Work
 from netprobe._core.packet cimport (
-    APP_BGP, APP_DHCP, APP_DHCP6, APP_DNS, L3_IPV4, PF_FRAG, PF_SYNTHETIC, PROTO_TCP, PROTO_UDP, RF_DEEP, Packet,
-    RawPacket,
+    APP_BGP, APP_DHCP, APP_DHCP6, APP_DNS, L3_IPV4, PF_FRAG, PF_SYNTHETIC, PF_TUNNEL, PROTO_TCP, PROTO_UDP,
+    RF_DEEP, Packet, RawPacket, mix64,
 )
 from netprobe._core.sketch.kll cimport kll_set_seed
 from netprobe._core.store cimport MetricBlock, MetricSet, mset_close, mset_free, mset_merge
@@ -494,7 +494,9 @@ cdef class Engine:
             return
         m.pkt = p
         m.ts = p.ts
-        m.flow_hash = flow_hash(p)
+        # the address pair has been hashed already; in a tunnel it is not the datagram's own
+        m.flow_hash = flow_hash(p) if p.flags & PF_TUNNEL else mix64(
+            p.pair_hash ^ (<uint64_t>(p.sport ^ p.dport) << 32) ^ (<uint32_t>p.sport + p.dport))
         # the size as sent, not as captured
         length = be16(p.data + p.payload_off - 4)
         m.size = length - 8 if length >= 8 else p.payload_len

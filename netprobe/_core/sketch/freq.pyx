@@ -232,35 +232,54 @@ cdef uint64_t sampled_median(const Freq *f) noexcept nogil:
 
 
 cdef void purge(Freq *f) noexcept nogil:
-    """Lower all weights by a median and drop what reaches zero, in one sweep and in place."""
+    """Lower all weights by a median and drop what reaches zero. Without memory nothing changes."""
     cdef uint64_t median = sampled_median(f)
-    cdef uint32_t mask = cells_of(f) - 1
     cdef uint32_t before = f.active
-    cdef uint32_t first = 0
-    cdef uint32_t step, i
+    cdef uint32_t stride = f.stride
+    cdef uint32_t n = 0
+    cdef uint32_t i, place
+    cdef uint32_t at = 0
+    cdef uint16_t length
     cdef uint8_t *cell
-    cdef uint8_t copy[32]
-    # begin behind an empty cell: no run of cells crosses it, and everything before a cell of a run is final
-    # when its turn comes, so that a survivor can be put at the first free cell from its home
-    while weight_of(f.cells + first * f.stride) != 0:
-        first += 1
-    for step in range(mask):
-        i = (first + 1 + step) & mask
-        cell = f.cells + i * f.stride
-        if weight_of(cell) == 0:
-            continue
-        if weight_of(cell) <= median:
-            set_weight(cell, 0)
-            f.active -= 1
-            continue
-        copy_cell(f, copy, cell)
-        set_weight(copy, weight_of(copy) - median)
-        set_weight(cell, 0)
-        copy_cell(f, free_cell(f, tag_of(copy)), copy)
-    f.offset += median
-    f.purged += before - f.active
+    cdef uint8_t *arena = NULL
+    cdef const uint8_t *name
+    # one more than there are: every cell is copied, and only then counted if it stays, because nobody can
+    # predict which ones do
+    cdef uint8_t *stay = <uint8_t *>malloc((<size_t>f.active + 1) * stride)
     if variable(f.kind):
-        pack_arena(f)
+        arena = <uint8_t *>malloc(f.arena_cap)
+    if stay == NULL or (variable(f.kind) and arena == NULL):
+        free(stay)
+        free(arena)
+        return
+    if stride == 16:
+        for i in range(cells_of(f)):
+            memcpy(stay + n * 16, f.cells + i * 16, 16)
+            n += weight_of(f.cells + i * 16) > median
+    else:
+        for i in range(cells_of(f)):
+            memcpy(stay + n * 32, f.cells + i * 32, 32)
+            n += weight_of(f.cells + i * 32) > median
+    memset(f.cells, 0, <size_t>cells_of(f) * stride)
+    for i in range(n):
+        cell = stay + i * stride
+        set_weight(cell, weight_of(cell) - median)
+        if arena != NULL:
+            name = f.arena + place_of(cell)
+            memcpy(&length, name, 2)
+            memcpy(arena + at, name, 2 + <size_t>length)
+            place = at
+            memcpy(cell + CELL_KEY, &place, 4)
+            at += 2 + length
+        copy_cell(f, free_cell(f, tag_of(cell)), cell)
+    free(stay)
+    if arena != NULL:
+        free(f.arena)
+        f.arena = arena
+        f.arena_len = at
+    f.active = n
+    f.offset += median
+    f.purged += before - n
 
 
 cdef int add_name(Freq *f, const uint8_t *key, uint32_t n) noexcept nogil:
@@ -288,6 +307,8 @@ cdef int add_name(Freq *f, const uint8_t *key, uint32_t n) noexcept nogil:
 cdef int insert(Freq *f, uint8_t *cell, const uint8_t *key, uint32_t n, uint32_t tag,
                 uint64_t weight) noexcept nogil:
     """Fill an empty cell; the table may grow or be purged afterwards. Without memory the item is lost."""
+    if f.active + 1 >= cells_of(f):
+        return FREQ_ERR_MEMORY           # purges have failed for long: the last free cell ends every search
     if variable(f.kind):
         memcpy(cell + CELL_KEY, &f.arena_len, 4)
         if add_name(f, key, n) != 0:
