@@ -42,7 +42,8 @@ Options:
   --geo-asn FILE        MaxMind database of autonomous systems
   -H HOSTSPEC           Networks of the host, ADDRESS/LENGTH[,ADDRESS/LENGTH...]: what goes to them counts as
                         inbound, what comes from them as outbound; without it no packet has a direction
-  --handlers LIST       Handlers to run, comma-separated, each with an optional version such as dns:2.0
+  --handlers LIST       Handlers to run, comma-separated, each as type[:version][+group...]; dns:2.0 is
+                        version 2.0, dns+top_ecs switches a metric group on, dns+all every group
                         [default: net,dns,dhcp]
   --workers N           Threads that share the work [default: 1]
   --prometheus          Print Prometheus text instead of JSON

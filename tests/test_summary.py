@@ -262,6 +262,12 @@ def test_merge_of_one_and_of_none() -> None:
         netprobe.merge([])
 
 
+def test_number_of_handlers() -> None:
+    assert len(summed(CAPTURES / "icmp.pcap", ["net"] * 32).to_dict()["1m"]) == 32
+    with pytest.raises(ConfigError, match="33 of them, expected at most 32"):
+        summed(CAPTURES / "icmp.pcap", ["net"] * 33)
+
+
 # --- losses ---
 
 
