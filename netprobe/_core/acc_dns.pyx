@@ -11,7 +11,7 @@ from netprobe._core.packet cimport (
     DIR_IN, DIR_OUT, DIR_UNKNOWN, L3_IPV4, L3_IPV6, PF_DEEP, Packet, mix64,
 )
 from netprobe._core.sketch.freq cimport (
-    KEY_ADDR, KEY_GEO, KEY_NAME, KEY_U16, Freq, freq_hash, freq_prefetch, freq_prefetch_name, freq_update,
+    KEY_ADDR, KEY_GEO, KEY_NAME, KEY_U16, Freq, freq_add_word, freq_hash, freq_prefetch, freq_prefetch_name, freq_update,
 )
 from netprobe._core.sketch.hist cimport hist_update
 from netprobe._core.sketch.hll cimport hll_add, hll_coupon, hll_prefetch
@@ -93,7 +93,7 @@ cdef inline uint64_t number_hash(uint32_t value) noexcept nogil:
 
 
 cdef inline void add_number(Freq *f, uint32_t value) noexcept nogil:
-    freq_update(f, <const uint8_t *>&value, 4, number_hash(value), 1)
+    freq_add_word(f, value, number_hash(value))
 
 
 cdef inline void add_code(CodeFront *front, Freq *f, uint32_t value) noexcept nogil:

@@ -11,7 +11,7 @@ from netprobe._core.mmdb cimport Mmdb
 from netprobe._core.packet cimport (
     DIR_IN, DIR_OUT, DIR_UNKNOWN, L3_IPV4, L3_IPV6, PF_DEEP, PROTO_TCP, PROTO_UDP, Packet,
 )
-from netprobe._core.sketch.freq cimport KEY_GEO, KEY_IPV4, KEY_IPV6, freq_hash, freq_prefetch, freq_update, np_prefetch
+from netprobe._core.sketch.freq cimport KEY_GEO, KEY_IPV4, KEY_IPV6, freq_add_word, freq_hash, freq_prefetch, freq_update, np_prefetch
 from netprobe._core.sketch.hll cimport hll_add, hll_coupon, hll_prefetch
 from netprobe._core.sketch.kll cimport kll_add_int
 from netprobe._core.sketch.rate cimport rate_row
@@ -143,7 +143,10 @@ cdef bint accepts(NetBase self, const Packet *p) noexcept nogil:
     cdef const uint8_t *remote
     if p.direction == DIR_UNKNOWN:
         return False
-    remote = &p.src[0] if p.direction == DIR_IN else &p.dst[0]
+    if p.direction == DIR_IN:
+        remote = p.src
+    else:
+        remote = p.dst
     if self.filter_city and not (self.has_city and verdict(self, 0, self.city, remote, p.l3)):
         return False
     if self.filter_asn and not (self.has_asn and verdict(self, 1, self.asn, remote, p.l3)):
@@ -238,7 +241,7 @@ cdef void count_peers(NetBase self, Peers *peers) noexcept nogil:
             hll_add(&m.card[peer.card], peer.coupon)
         if self.groups & G_TOP_IPS:
             if peer.family == L3_IPV4:
-                freq_update(&m.topn[T_IPV4], peer.addr, 4, peer.hash, 1)
+                freq_add_word(&m.topn[T_IPV4], load32(peer.addr), peer.hash)
             else:
                 freq_update(&m.topn[T_IPV6], peer.addr, 16, peer.hash, 1)
         if self.places != NULL:

@@ -104,6 +104,24 @@ cdef inline void freq_prefetch(const Freq *f, uint64_t hash) noexcept nogil:
         np_prefetch(f.cells + <size_t>((<uint32_t>(hash >> 32) * f.salt) >> (31 - f.lg_cur)) * f.stride)
 
 
+cdef inline void freq_add_word(Freq *f, uint32_t word, uint64_t hash) noexcept nogil:
+    """freq_update for keys of four bytes and weight 1; most are in the first cell already."""
+    cdef uint8_t *cell
+    cdef uint64_t weight
+    cdef uint32_t tag, key
+    if f.cells != NULL:
+        cell = f.cells + <size_t>((<uint32_t>(hash >> 32) * f.salt) >> (31 - f.lg_cur)) * 16
+        memcpy(&weight, cell, 8)
+        memcpy(&tag, cell + 8, 4)
+        memcpy(&key, cell + 12, 4)
+        if weight != 0 and tag == <uint32_t>(hash >> 32) and key == word:
+            weight += 1
+            memcpy(cell, &weight, 8)
+            f.total += 1
+            return
+    freq_update(f, <const uint8_t *>&word, 4, hash, 1)
+
+
 cdef inline void freq_prefetch_name(const Freq *f, uint64_t hash) noexcept nogil:
     """The same one step further, when that cell is near: the name to compare with."""
     cdef const uint8_t *cell
