@@ -106,20 +106,21 @@ def packets(
             raise ConfigError(f"columns: no column {name!r}, expected some of {', '.join(COLUMNS)}")
     if chunk_rows < 1:
         raise ConfigError(f"chunk_rows: {chunk_rows}, expected at least 1")
-    compiler = None
+    compile_filter = None
     if filter:
-        from netprobe.filters import compile_filter
+        from netprobe.filters import compiler
 
-        compile_filter(filter, 1)
-
-        def compiler(linktype: int, expression: str = filter) -> Any:
-            return compile_filter(expression, linktype)
-
-    return _chunks(path, wanted, compiler, parse_hosts(hosts), inner, chunk_rows)
+        compile_filter = compiler(filter)
+    return _chunks(path, wanted, compile_filter, parse_hosts(hosts), inner, chunk_rows)
 
 
 def _chunks(
-    path: str | os.PathLike[str], wanted: list[str], compiler: Any, hosts: Any, inner: bool, chunk_rows: int
+    path: str | os.PathLike[str],
+    wanted: list[str],
+    compile_filter: Any,
+    hosts: Any,
+    inner: bool,
+    chunk_rows: int,
 ) -> Iterator[PacketChunk]:
     import numpy
 
@@ -135,7 +136,7 @@ def _chunks(
             raise InputError(
                 f"{source.name}: link type {name_of(reader.interfaces()[0][0])} is not supported"
             )
-        native = ColumnReader(reader, hosts=hosts, compile_filter=compiler, inner=int(inner))
+        native = ColumnReader(reader, hosts=hosts, compile_filter=compile_filter, inner=int(inner))
         while not native.at_end:
             arrays = {name: numpy.empty(chunk_rows, dtype=COLUMNS[name][0]) for name in wanted}
             rows = native.fill(arrays, chunk_rows)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from netprobe._core.bpf import BpfProgram
+from netprobe._core.decode import known_link_type
 from netprobe.errors import ConfigError
 from netprobe.linktypes import compiler_number, name_of
 
 SNAPLEN = 262144
 # a file says nothing of the network it was taken on; `ip broadcast` needs a netmask and cannot be compiled
 UNKNOWN_NETMASK = 0xFFFFFFFF
+# a wired, a wireless and a cooked link: what can be compiled for none of them is no expression
+TRIED = (1, 127, 113)
+REJECT_ALL = [(0x06, 0, 0, 0)]
 
 
 def compile_filter(expression: str, linktype: int) -> BpfProgram:
@@ -20,3 +26,30 @@ def compile_filter(expression: str, linktype: int) -> BpfProgram:
         return BpfProgram(rows, linktype)
     except (pcapy.PcapError, ValueError) as error:
         raise ConfigError(f"filter {expression!r} for {name_of(linktype)}: {error}") from None
+
+
+def compiler(expression: str) -> Callable[[int], BpfProgram]:
+    """link type -> program, for the link types that show up; ConfigError when it can work for none.
+
+    A link type that cannot be decoded has nothing that a filter could select, unless libpcap knows better.
+    """
+    refused: ConfigError | None = None
+    for linktype in TRIED:
+        try:
+            compile_filter(expression, linktype)
+            break
+        except ConfigError as problem:
+            refused = refused or problem
+    else:
+        assert refused is not None
+        raise refused
+
+    def compiled(linktype: int) -> BpfProgram:
+        try:
+            return compile_filter(expression, linktype)
+        except ConfigError:
+            if known_link_type(linktype):
+                raise
+            return BpfProgram(REJECT_ALL, linktype)
+
+    return compiled

@@ -185,7 +185,7 @@ def summarize(
             inner=int(inner),
             periods=periods,
             deep_rate=deep_sample_rate,
-            compile_filter=_compiler(filter) if filter else None,
+            compile_filter=_compiler(filter),
             stream_limit=stream_limit,
             seed=seed,
         ),
@@ -320,12 +320,12 @@ def _open_geo(city: PathLike | None, asn: PathLike | None) -> GeoNames:
     return GeoNames(GeoCity(city) if city else None, GeoAsn(asn) if asn else None)
 
 
-def _compiler(expression: str) -> Callable[[int], Any]:
-    from netprobe.filters import compile_filter
+def _compiler(expression: str | None) -> Callable[[int], Any] | None:
+    if not expression:
+        return None
+    from netprobe.filters import compiler  # lazily: it loads libpcap
 
-    # a bad expression fails before anything is read, not at the first packet
-    compile_filter(expression, 1)
-    return lambda linktype: compile_filter(expression, linktype)
+    return compiler(expression)
 
 
 def _accumulators(

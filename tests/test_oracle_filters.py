@@ -29,6 +29,11 @@ EXPRESSIONS = [
     "net 198.51.100.0/24 and dst port 443",
     "ip[6:2] & 0x3fff != 0",
     "portrange 40000-40003",
+    # what libpcap compiles for a few link types only
+    "type data",
+    "wlan type mgt subtype beacon",
+    "mpls",
+    "pppoes",
 ]
 LINKS = ["ethernet", "raw-101", "null-le", "null-be", "loop", "sll", "sll2", "ppp", "ppp-hdlc", "c-hdlc",
          "wlan", "radiotap", "ipv4", "ipv6", "pppoe", "raw-12"]  # fmt: skip
@@ -93,3 +98,20 @@ def test_summary_counts_the_selection(folder: Path, name: str, expression: str) 
         return
     doc = netprobe.summarize(path, filter=expression, periods=1).to_dict()["1m"]
     assert doc["packets"]["total"] == len(want)
+
+
+def test_filter_of_a_mixed_capture(tmp_path: Path) -> None:
+    """A link type that cannot be decoded has nothing to select; it does not spoil the others."""
+    path = tmp_path / "mixed.pcapng"
+    path.write_bytes(generate.mixed_linktypes())
+    frames = netprobe.summarize(path, periods=1).stats["packets_read"]
+    summary = netprobe.summarize(path, filter="ip", periods=1)
+    # 13 packets of either interface, eight of the Ethernet ones are IPv4
+    assert (frames, summary.packets, summary.stats["filtered_out"]) == (26, 8, 18)
+    assert any("USER0" in warning for warning in summary.warnings)
+
+
+def test_a_slip_is_found_before_anything_is_read(tmp_path: Path) -> None:
+    for read in (netprobe.summarize, lambda path, filter: next(netprobe.packets(path, filter=filter))):
+        with pytest.raises(netprobe.ConfigError, match=r"filter 'udp port' for ETHERNET \(1\): "):
+            read(tmp_path / "there is none", filter="udp port")
