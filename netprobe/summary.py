@@ -155,7 +155,8 @@ def summarize(
     periods: how many 60-second periods of packet time the summary covers, the newest ones; 1: everything.
     deep_sample_rate: percent of packets whose addresses and names are looked at.
     inner: count the innermost IP header of tunnels instead of the outermost.
-    seed: of everything that is random. stream_limit: TCP connections tracked at once.
+    seed: of everything that is random. stream_limit: TCP connections tracked at once, per worker.
+    window_config: settings for all handlers (num_periods, topn_count, …), as in a policy of the agent.
     progress: called a few times a second. stop: set it to end early, with what has been counted so far.
 
     InputError: a file cannot be read. ConfigError: a setting cannot be used.
@@ -174,8 +175,10 @@ def summarize(
     specs = parse_handlers(DEFAULT_HANDLERS if handlers is None else handlers)
     if len(specs) > MAX_HANDLERS:
         raise ConfigError(f"handlers: {len(specs)} of them, expected at most {MAX_HANDLERS}")
-    defaults = {"num_periods": periods, "deep_sample_rate": deep_sample_rate, **(window_config or {})}
-    configs = [spec.resolve(window_config=defaults) for spec in specs]
+    defaults = {"num_periods": periods, "deep_sample_rate": deep_sample_rate}
+    configs = [spec.resolve(window_config=window_config, defaults=defaults) for spec in specs]
+    periods = _shared("num_periods", configs)
+    deep_sample_rate = _shared("deep_sample_rate", configs)
     shards = [_accumulators(specs, configs, geo) for _ in range(workers)]
     run = _Run(
         Engine(
@@ -318,6 +321,15 @@ def _open_geo(city: PathLike | None, asn: PathLike | None) -> GeoNames:
     from netprobe.geo import GeoAsn, GeoCity, GeoNames
 
     return GeoNames(GeoCity(city) if city else None, GeoAsn(asn) if asn else None)
+
+
+def _shared(key: str, configs: Sequence[HandlerConfig]) -> int:
+    """A setting of handlers that is one for all: one clock and one draw serve the whole input (DESIGN, Time)."""
+    values: list[int] = sorted({getattr(config, key) for config in configs})
+    if len(values) > 1:
+        given = " and ".join(map(str, values))
+        raise ConfigError(f"{key}: {given} are given, but the handlers of a summary share one")
+    return values[0]
 
 
 def _compiler(expression: str | None) -> Callable[[int], Any] | None:

@@ -268,6 +268,35 @@ def test_number_of_handlers() -> None:
         summed(CAPTURES / "icmp.pcap", ["net"] * 33)
 
 
+SHARED = [
+    ({"window_config": {"num_periods": 2, "deep_sample_rate": 3}}, 2, 3),
+    ({"handlers": {"type": "net", "filter": {"num_periods": 7, "deep_sample_rate": 4}}}, 7, 4),
+    ({"handlers": {"type": "net", "config": {"num_periods": 99}}, "periods": 3}, 10, 100),
+    ({"handlers": "net", "periods": 3, "deep_sample_rate": 50}, 3, 50),
+]
+
+
+@pytest.mark.parametrize(("options", "periods", "rate"), SHARED)
+def test_periods_and_sampling_are_taken_from_anywhere(
+    options: dict[str, Any], periods: int, rate: int
+) -> None:
+    """From the call, the window settings or the handlers: no place for them is one that does nothing."""
+    summary = netprobe.summarize(CAPTURES / "http.pcap", **options)
+    (document,) = summary.to_dict().items()
+    key, body = document
+    assert key == f"{periods}m"
+    same = netprobe.summarize(CAPTURES / "http.pcap", handlers="net", deep_sample_rate=rate)
+    deep = same.to_dict()["5m"]["packets"]["deep_samples"]
+    assert body["packets"]["deep_samples"] == deep
+    assert (deep == same.packets) == (rate == 100)
+
+
+@pytest.mark.parametrize("key", ["num_periods", "deep_sample_rate"])
+def test_periods_and_sampling_are_one_for_all(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{key}: 2 and (5|100) are given"):
+        netprobe.summarize(CAPTURES / "http.pcap", handlers=["dns", {"type": "net", "config": {key: 2}}])
+
+
 # --- losses ---
 
 
