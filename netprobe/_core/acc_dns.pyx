@@ -497,24 +497,16 @@ cdef void v1_consume(DnsV1 me, const Work *work, Work *out) noexcept nogil:
             s.counter[V1_TOTAL] += 1
             if m.tcp <= DNS_TCP:
                 s.counter[V1_UDP + m.tcp] += 1
-            if m.pkt.l3 == L3_IPV4:
-                s.counter[V1_IPV4] += 1
-            elif m.pkt.l3 == L3_IPV6:
-                s.counter[V1_IPV6] += 1
-            if not m.qr:
-                s.counter[V1_QUERIES] += 1
-            else:
-                s.counter[V1_REPLIES] += 1
-                if m.rcode == RCODE_NOERROR:
-                    s.counter[V1_NOERROR] += 1
-                    if m.counts[1] == 0:
-                        s.counter[V1_NODATA] += 1
-                elif m.rcode == RCODE_NXDOMAIN:
-                    s.counter[V1_NXDOMAIN] += 1
-                elif m.rcode == RCODE_REFUSED:
-                    s.counter[V1_REFUSED] += 1
-                elif m.rcode == RCODE_SRVFAIL:
-                    s.counter[V1_SRVFAIL] += 1
+            # without branches: nothing about the next message can be predicted
+            s.counter[V1_IPV4] += m.pkt.l3 == L3_IPV4
+            s.counter[V1_IPV6] += m.pkt.l3 == L3_IPV6
+            s.counter[V1_QUERIES] += not m.qr
+            s.counter[V1_REPLIES] += m.qr
+            s.counter[V1_NOERROR] += m.qr & (m.rcode == RCODE_NOERROR)
+            s.counter[V1_NODATA] += m.qr & (m.rcode == RCODE_NOERROR) & (m.counts[1] == 0)
+            s.counter[V1_NXDOMAIN] += m.qr & (m.rcode == RCODE_NXDOMAIN)
+            s.counter[V1_REFUSED] += m.qr & (m.rcode == RCODE_REFUSED)
+            s.counter[V1_SRVFAIL] += m.qr & (m.rcode == RCODE_SRVFAIL)
         if deep:
             v1_deep(me, s, m, suffix_len)
         if me.groups & G_XACT:

@@ -28,7 +28,6 @@ cdef enum:
     EXT_FRAGMENT = 44
     EXT_AUTH = 51
     EXT_DESTINATION = 60
-    EXT_HIP = 139
     EXT_SHIM6 = 140
 
 cdef enum:
@@ -75,7 +74,7 @@ cdef inline void read_ipv4(const uint8_t *data, uint32_t n, uint32_t off, Span *
     total = be16(p + 2)
     if total == 0:
         total = n - off        # segmentation offload leaves it to the card
-    if ihl < IPV4_MIN or total < ihl:
+    if ihl < IPV4_MIN:
         s.cause = CAUSE_IP_HEADER
         return
     s.cause = CAUSE_NONE
@@ -84,6 +83,9 @@ cdef inline void read_ipv4(const uint8_t *data, uint32_t n, uint32_t off, Span *
     s.dst_at = off + 16
     s.proto = p[9]
     s.ip_id = be16(p + 4)
+    if not likely(total >= ihl):
+        s.cause = CAUSE_IP_HEADER  # the fixed part can still be read
+        return
     s.end = off + total if off + total < n else n
     s.off = off + ihl
     frag = be16(p + 6)
@@ -144,7 +146,7 @@ cdef inline void read_ipv6(const uint8_t *data, uint32_t n, uint32_t off, Span *
             if s.frag & PF_FRAG_LATER:
                 break          # what follows is not a header
         elif (proto == EXT_HOP_BY_HOP or proto == EXT_ROUTING or proto == EXT_DESTINATION
-                or proto == EXT_AUTH or proto == EXT_HIP or proto == EXT_SHIM6):
+                or proto == EXT_AUTH or proto == EXT_SHIM6):
             if at + 8 > s.end:
                 s.proto = proto
                 s.cause = CAUSE_IPV6_EXTENSION
@@ -241,16 +243,16 @@ cdef inline uint8_t transport(Packet *p, const Span *s) noexcept nogil:
             if have >= 4:
                 p.sport = be16(d)
                 p.dport = be16(d + 2)
-            if have >= 14 and not p.flags & PF_TUNNEL:
+            if have >= 16 and d[12] >= 0x50 and not p.flags & PF_TUNNEL:
                 p.tcp_flags = d[13]
             return CAUSE_L4_SHORT
         p.l4 = PROTO_TCP
         p.l4_off = s.off
         p.sport = be16(d)
         p.dport = be16(d + 2)
-        if not p.flags & PF_TUNNEL:
-            p.tcp_flags = d[13]
         n = <uint32_t>(d[12] >> 4) * 4
+        if n >= TCP_MIN and not p.flags & PF_TUNNEL:
+            p.tcp_flags = d[13]
         if n < TCP_MIN or n > have:
             p.payload_off = s.end
             p.payload_len = 0
@@ -274,10 +276,11 @@ cdef inline uint8_t transport(Packet *p, const Span *s) noexcept nogil:
 
 cdef inline bint hosted4(const DecodeConfig *c, uint32_t a) noexcept nogil:
     cdef int i
+    cdef int found = 0
+    # no early exit: lists are short, and where in them an address is found cannot be predicted
     for i in range(c.n_hosts4):
-        if (a & c.mask4[i]) == c.net4[i]:
-            return a != 0      # 0.0.0.0 is nobody's
-    return False
+        found |= (a & c.mask4[i]) == c.net4[i]
+    return found & (a != 0)    # 0.0.0.0 is nobody's
 
 
 cdef inline bint hosted6(const DecodeConfig *c, const uint8_t *a) noexcept nogil:
@@ -506,6 +509,8 @@ cdef inline void decode_one(const DecodeConfig *c, const RawPacket *raw, Packet 
         return
     p.proto = s.proto
     if not likely(s.addresses):
+        if s.cause == CAUSE_IP_VERSION and p.l3 == L3_IPV6:
+            p.l3 = L3_NONE         # not IPv6 at all; a bogus version of IPv4 still counts as IPv4
         memset(p.src, 0, 32)
         p.pair_hash = 0
         blame(p, s.cause, stats)
