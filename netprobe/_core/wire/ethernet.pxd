@@ -26,8 +26,13 @@ cdef enum:
     ET_PPPOE = 0x8864
     ET_QINQ = 0x88A8
     ET_PBB = 0x88E7          # 802.1ah I-tag
+    ET_FABRICPATH = 0x8903
+    ET_NSH = 0x894F          # RFC 8300
+    ET_TRILL = 0x22F3        # RFC 6325
+    ET_MACSEC = 0x88E5       # 802.1AE
     ET_VNTAG = 0x8926
     ET_HSR = 0x892F
+    ET_ETAG = 0x893F         # 802.1BR
     ET_QINQ_OLD1 = 0x9100
     ET_QINQ_OLD2 = 0x9200
     ET_QINQ_OLD3 = 0x9300
@@ -39,6 +44,7 @@ cdef enum:
     PPP_IPV6 = 0x0057
     PPP_MPLS = 0x0281
     PPP_MPLS_MCAST = 0x0283
+    PPP_MULTILINK = 0x003D   # RFC 1990
 
 cdef struct Frame:
     const uint8_t *data
@@ -72,6 +78,7 @@ cdef inline void by_version(Frame *f) noexcept nogil:
 cdef inline void llc(Frame *f) noexcept nogil:
     """802.2 LLC, with SNAP (RFC 1042) or IP's own SAP."""
     cdef const uint8_t *p
+    cdef uint16_t pid
     if f.off + 3 > f.n:
         cut(f)
         return
@@ -85,9 +92,21 @@ cdef inline void llc(Frame *f) noexcept nogil:
         if p[3] == 0 and p[4] == 0 and (p[5] == 0 or p[5] == 0xF8):
             f.next = be16(p + 6)
             f.off += 8
-    elif p[0] == 0x06 and p[1] == 0x06 and p[2] == 0x03:
-        f.next = ET_IPV4
-        f.off += 3
+        elif p[3] == 0 and p[4] == 0x80 and p[5] == 0xC2:
+            # bridged 802.3, with and without its FCS, behind two bytes of padding (RFC 2684 section 5.2)
+            pid = be16(p + 6)
+            if (pid == 1 or pid == 7) and f.off + 10 + ETHERNET_HEADER <= f.n:
+                f.next = be16(p + 22)
+                f.off += 10 + ETHERNET_HEADER
+                if f.next <= ET_LENGTH_MAX:
+                    f.next = ET_NONE
+    elif p[0] == 0x06:
+        if p[2] == 0x03:
+            f.next = ET_IPV4
+            f.off += 3
+        elif p[2] & 1 == 0:        # numbered information: two bytes of control
+            f.next = ET_IPV4
+            f.off += 4
 
 
 cdef inline void ppp_protocol(Frame *f) noexcept nogil:
@@ -105,9 +124,21 @@ cdef inline void ppp_protocol(Frame *f) noexcept nogil:
             return
         proto = be16(f.data + f.off)
         f.off += 2
-    if proto == PPP_IPV4:
+    if proto == PPP_MULTILINK and f.off + 5 <= f.n and f.data[f.off] >> 6 == 3:
+        # a packet that its first and last fragment are one of: 24 bits of sequence, and a protocol again
+        f.off += 4
+        proto = f.data[f.off]
+        f.off += 1
+        if not proto & 1:
+            if f.off >= f.n:
+                cut(f)
+                return
+            proto = <uint16_t>(proto << 8) | f.data[f.off]
+            f.off += 1
+    # some senders write EtherTypes
+    if proto == PPP_IPV4 or proto == ET_IPV4:
         f.next = ET_IPV4
-    elif proto == PPP_IPV6:
+    elif proto == PPP_IPV6 or proto == ET_IPV6:
         f.next = ET_IPV6
     elif proto == PPP_MPLS or proto == PPP_MPLS_MCAST:
         f.next = ET_MPLS
@@ -116,15 +147,15 @@ cdef inline void ppp_protocol(Frame *f) noexcept nogil:
 
 
 cdef inline void pppoe(Frame *f) noexcept nogil:
-    cdef const uint8_t *p
+    # discovery has an EtherType of its own, so the code may be anything
+    cdef uint32_t n
     if f.off + PPPOE_HEADER > f.n:
         cut(f)
         return
-    p = f.data + f.off
+    n = be16(f.data + f.off + 4)
     f.off += PPPOE_HEADER
-    if p[1] != 0:  # discovery codes carry tags, not PPP
-        f.next = ET_NONE
-        return
+    if f.off + n < f.n:
+        f.n = f.off + n
     ppp_protocol(f)
 
 
@@ -136,12 +167,21 @@ cdef inline void ethernet(Frame *f) noexcept nogil:
     f.next = be16(f.data + f.off + 12)
     f.off += ETHERNET_HEADER
     if f.next <= ET_LENGTH_MAX:
+        # what is behind that length is padding
+        if f.off + f.next < f.n:
+            f.n = f.off + f.next
         llc(f)
+
+
+cdef inline int familiar(uint16_t type) noexcept nogil:
+    # EtherTypes that pseudowires usually carry
+    return (type == ET_IPV4 or type == ET_ARP or type == ET_IPV6 or type == ET_VLAN or type == ET_QINQ
+            or type == ET_MPLS or type == ET_PPPOE or type == 0x8863)
 
 
 cdef inline void mpls(Frame *f) noexcept nogil:
     """Labels down to the bottom of the stack; what follows is guessed from its first nibble (RFC 4928)."""
-    cdef uint32_t label
+    cdef uint32_t label = 0
     cdef int i
     cdef uint8_t nibble
     for i in range(MAX_TAGS):
@@ -160,14 +200,36 @@ cdef inline void mpls(Frame *f) noexcept nogil:
         return
     nibble = f.data[f.off] >> 4
     f.next = ET_NONE
+    if label >> 12 == 13 or label >> 12 == 14:
+        return                     # associated channel and alert labels: for the routers themselves
     if nibble == 4:
         f.next = ET_IPV4
     elif nibble == 6:
         f.next = ET_IPV6
     elif nibble == 0 and f.off + 4 + ETHERNET_HEADER <= f.n:
-        # a pseudowire control word, then Ethernet (RFC 4448)
-        f.off += 4
+        # a pseudowire's control word (RFC 4448), or a MAC address that begins with 0
+        if not familiar(be16(f.data + f.off + 12)):
+            f.off += 4
         ethernet(f)
+
+
+cdef inline void nsh(Frame *f) noexcept nogil:
+    """Service function chains (RFC 8300): length in words, then what follows."""
+    cdef uint8_t carried
+    if f.off + 8 > f.n:
+        cut(f)
+        return
+    carried = f.data[f.off + 3]
+    f.off += <uint32_t>(f.data[f.off + 1] & 0x3F) * 4
+    f.next = ET_NONE
+    if carried == 1:
+        f.next = ET_IPV4
+    elif carried == 2:
+        f.next = ET_IPV6
+    elif carried == 3:
+        ethernet(f)
+    elif carried == 5:
+        f.next = ET_MPLS
 
 
 cdef inline void tags(Frame *f) noexcept nogil:
@@ -197,13 +259,38 @@ cdef inline void tags(Frame *f) noexcept nogil:
             ethernet(f)
         elif f.next == ET_TEB:
             ethernet(f)
-        elif f.next == ET_VNTAG or f.next == ET_HSR or f.next == ET_CMD:
-            # 4 bytes (VN-tag, HSR's path and sequence; metadata has 6), then an EtherType
+        elif f.next == ET_VNTAG or f.next == ET_HSR or f.next == ET_CMD or f.next == ET_ETAG:
+            # 4 bytes (VN-tag, HSR's path and sequence; metadata and E-tag have 6), then an EtherType
             if f.off + 8 > f.n:
                 cut(f)
                 return
-            f.off += 8 if f.next == ET_CMD else 6
+            f.off += 8 if f.next == ET_CMD or f.next == ET_ETAG else 6
             f.next = be16(f.data + f.off - 2)
+            if f.next <= ET_LENGTH_MAX:
+                llc(f)
+        elif f.next == ET_FABRICPATH:
+            f.off += 2
+            ethernet(f)
+        elif f.next == ET_TRILL:
+            if f.off + 6 > f.n:
+                cut(f)
+                return
+            f.off += 6 + (be16(f.data + f.off) >> 6 & 0x1F) * 4
+            ethernet(f)
+        elif f.next == ET_NSH:
+            nsh(f)
+        elif f.next == ET_MACSEC:
+            # integrity without encryption leaves an EtherType behind the tag, whose 8-byte SCI may be absent
+            if f.off + 16 > f.n:
+                cut(f)
+                return
+            if f.data[f.off] & 0x8C:
+                f.next = ET_NONE
+                return
+            f.off += 16 if f.data[f.off] & 0x20 else 8
+            f.next = be16(f.data + f.off - 2)
+            if f.next <= ET_LENGTH_MAX:
+                llc(f)
         else:
             return
     f.next = ET_NONE

@@ -86,6 +86,24 @@ cdef inline void null_loopback(Frame *f) noexcept nogil:
         af = be32(f.data)
     f.off = 4
     address_family(f, af)
+    if ET_LENGTH_MAX < af <= 0xFFFF:
+        f.next = <uint16_t>af      # an EtherType, as some programs write
+
+
+cdef inline void raw_ip(Frame *f) noexcept nogil:
+    """Raw IP, or the PPP that old dial-up drivers hand over under the same number."""
+    by_version(f)
+    if f.next != ET_NONE or f.short_ or f.n < 10:
+        return
+    if f.data[0] == 0xFF and f.data[1] == 0x03:
+        f.off = 2
+    elif f.data[1] == 0xFF and f.data[2] == 0x03:
+        f.off = 3
+    elif f.data[6] == 0xFF and f.data[7] == 0x03:
+        f.off = 8
+    else:
+        return
+    ppp_protocol(f)
 
 
 cdef inline void ppp(Frame *f) noexcept nogil:
@@ -93,7 +111,7 @@ cdef inline void ppp(Frame *f) noexcept nogil:
         cut(f)
         return
     # address and control may be compressed away (RFC 1661 section 6.6)
-    if f.data[f.off] == 0xFF and f.data[f.off + 1] == 0x03:
+    if f.data[f.off] == 0xFF:
         f.off += 2
     ppp_protocol(f)
 
@@ -230,6 +248,10 @@ cdef inline void sll(Frame *f, uint32_t proto_at, uint32_t header, uint16_t haty
         return
     if proto == 0x0004:            # 802.2
         llc(f)
+    elif proto == 0x0003:          # every protocol: Ethernet with its header
+        ethernet(f)
+    elif proto == 0x0007:
+        ppp(f)
     elif proto == 0x0001:          # 802.3 without a length check
         return
     elif proto > ET_LENGTH_MAX:
@@ -280,7 +302,7 @@ cdef inline int link_start(uint16_t linktype, Frame *f) noexcept nogil:
     if linktype == LT_ETHERNET:
         ethernet(f)
     elif linktype == LT_RAW or linktype == LT_RAW_BSD or linktype == LT_RAW_OPENBSD:
-        by_version(f)
+        raw_ip(f)
     elif linktype == LT_IPV4:
         f.next = ET_IPV4
     elif linktype == LT_IPV6:
