@@ -11,10 +11,15 @@ cdef enum:
     LT_NULL = 0
     LT_ETHERNET = 1
     LT_TOKEN_RING = 6
+    LT_ARCNET = 7
     LT_PPP = 9
     LT_FDDI = 10
+    LT_ATM_RFC1483_DLT = 11  # compiler-side again
     LT_RAW_BSD = 12          # DLT_RAW as written by most systems
+    LT_ENC_DLT = 13
     LT_RAW_OPENBSD = 14
+    LT_ATM_CLIP_BSD = 16
+    LT_ATM_CLIP_BSDOS = 18
     LT_ATM_CLIP_DLT = 19     # the compiler-side number, written by some systems
     LT_ATM_CLIP = 106
     LT_PPP_HDLC = 50
@@ -29,11 +34,27 @@ cdef enum:
     LT_LINUX_SLL = 113
     LT_PFLOG = 117
     LT_PRISM = 119
+    LT_IP_OVER_FC = 122
+    LT_SUNATM = 123
     LT_RADIOTAP = 127
+    LT_ARCNET_LINUX = 129
+    LT_JUNIPER_MLPPP = 130
+    LT_JUNIPER_MLFR = 131
+    LT_JUNIPER_GGSN = 133
+    LT_JUNIPER_ATM2 = 135
+    LT_JUNIPER_SERVICES = 136
+    LT_JUNIPER_ATM1 = 137
     LT_APPLE_1394 = 138
     LT_AVS = 163
     LT_PPP_PPPD = 166
+    LT_JUNIPER_PPPOE = 167
+    LT_JUNIPER_ETHER = 178
+    LT_JUNIPER_PPP = 179
+    LT_JUNIPER_FRELAY = 180
+    LT_JUNIPER_CHDLC = 181
+    LT_JUNIPER_VP = 183
     LT_PPI = 192
+    LT_ERF = 197
     LT_PPP_WITH_DIR = 204
     LT_C_HDLC_WITH_DIR = 205
     LT_FRELAY_WITH_DIR = 206
@@ -46,6 +67,7 @@ cdef enum:
     LT_NETANALYZER_TRANSPARENT = 241
     LT_IPOIB = 242
     LT_PKTAP = 258
+    LT_EPON = 259
     LT_MPACKET = 274
     LT_SLL2 = 276
 
@@ -283,22 +305,112 @@ cdef inline void nflog(Frame *f) noexcept nogil:
         at += (length + 3) & ~<uint32_t>3
 
 
-cdef inline int link_known(uint16_t linktype) noexcept nogil:
-    """Is this a link type that link_start reads?"""
-    cdef Frame f
-    f.data = NULL
-    f.n = 0
-    f.off = 0
-    return link_start(linktype, &f)
+cdef inline void arcnet(Frame *f, uint32_t at) noexcept nogil:
+    """From the protocol byte: RFC 1201 has a split flag and a sequence behind it, RFC 1051 does not."""
+    cdef uint8_t proto
+    if at + 8 > f.n:
+        cut(f)
+        return
+    proto = f.data[at]
+    if proto == 0xF0:
+        f.next = ET_IPV4
+        f.off = at + 1
+    elif proto == 0xD4 or proto == 0xC4:
+        f.next = ET_IPV4 if proto == 0xD4 else ET_IPV6
+        # ff announces that the real flag comes after a longer header
+        f.off = at + (8 if f.data[at + 1] == 0xFF else 4)
 
 
-cdef inline int link_start(uint16_t linktype, Frame *f) noexcept nogil:
-    """From the first byte of a frame to its first EtherType. 0: this link type is not supported."""
+cdef inline void sunatm(Frame *f) noexcept nogil:
+    """SunATM: kind of traffic in the low bits of the first byte, VPI, VCI."""
+    cdef uint8_t kind
+    if f.n < 8:
+        cut(f)
+        return
+    kind = f.data[0] & 0x0F
+    f.off = 4
+    if kind == 1:                  # LAN emulation, a two-byte client number first
+        f.off = 6
+        ethernet(f)
+    elif kind == 2 or f.data[4] == 0xAA:
+        llc(f)
+    elif kind == 0:
+        by_version(f)
+
+
+cdef inline void juniper(Frame *f, uint16_t linktype) noexcept nogil:
+    """Junos: "MGC", flags, extensions; then the frame as on the wire, or an address family and a datagram."""
+    cdef uint8_t flags
+    if f.n < 8:
+        cut(f)
+        return
+    if f.data[0] != 0x4D or f.data[1] != 0x47 or f.data[2] != 0x43:
+        return
+    flags = f.data[3]
+    f.off = 4
+    if flags & 0x80:
+        f.off = 6 + be16(f.data + 4)
+    if flags & 2:
+        # no link layer; families in Junos' own numbers
+        if f.off + 4 > f.n:
+            cut(f)
+            return
+        if f.data[f.off] == 2:
+            f.next = ET_IPV4
+        elif f.data[f.off] == 6:
+            f.next = ET_IPV6
+        f.off += 4
+    elif linktype == LT_JUNIPER_ETHER or linktype == LT_JUNIPER_PPPOE:
+        ethernet(f)
+    elif linktype == LT_JUNIPER_PPP or linktype == LT_JUNIPER_MLPPP:
+        ppp(f)
+    elif linktype == LT_JUNIPER_CHDLC:
+        cisco_hdlc(f)
+    elif linktype == LT_JUNIPER_FRELAY or linktype == LT_JUNIPER_MLFR:
+        frame_relay(f)
+    elif linktype == LT_JUNIPER_VP:
+        by_version(f)
+    elif linktype == LT_JUNIPER_GGSN and f.off + 4 <= f.n:
+        if f.data[f.off] == 2:
+            f.next = ET_IPV4
+        elif f.data[f.off] == 6:
+            f.next = ET_IPV6
+        f.off += 4
+    elif (linktype == LT_JUNIPER_ATM1 or linktype == LT_JUNIPER_ATM2) and f.off < f.n:
+        # a 4 or 8 byte cookie goes first, except in old files
+        if f.data[f.off] != 0xAA:
+            f.off += 4 if linktype == LT_JUNIPER_ATM1 else 8
+        llc(f)
+
+
+cdef inline void erf(Frame *f) noexcept nogil:
+    """Endace: 16 bytes, extension headers of 8 while their top bit says so, then by type."""
+    cdef uint8_t kind, more
+    if f.n < 16:
+        cut(f)
+        return
+    more = f.data[8]
+    kind = more & 0x7F
+    f.off = 16
+    while more & 0x80:
+        if f.off + 8 > f.n:
+            cut(f)
+            return
+        more = f.data[f.off]
+        f.off += 8
+    if kind == 2 or kind == 11 or kind == 16 or kind == 20:
+        f.off += 2                 # an offset and padding
+        ethernet(f)
+    elif kind == 1 or kind == 10 or kind == 15 or kind == 19:
+        ppp_or_cisco(f)
+    elif kind == 22:
+        f.next = ET_IPV4
+    elif kind == 23:
+        f.next = ET_IPV6
+
+
+cdef inline int link_plain(uint16_t linktype, Frame *f) noexcept nogil:
     cdef uint32_t n
-    f.next = ET_NONE
-    f.short_ = 0
-    f.vlan_count = 0
-    f.vlan_id = 0
     if linktype == LT_ETHERNET:
         ethernet(f)
     elif linktype == LT_RAW or linktype == LT_RAW_BSD or linktype == LT_RAW_OPENBSD:
@@ -361,18 +473,6 @@ cdef inline int link_start(uint16_t linktype, Frame *f) noexcept nogil:
         else:
             f.off = be32(f.data + 4)
             wlan(f, 0)
-    elif linktype == LT_PPI:
-        if f.n < 8 or le16(f.data + 2) > f.n:
-            cut(f)
-        else:
-            n = le32(f.data + 4)
-            f.off = le16(f.data + 2)
-            if n == LT_WLAN:
-                wlan(f, 0)
-            elif n == LT_ETHERNET:
-                ethernet(f)
-            elif n == LT_RAW or n == LT_RAW_BSD:
-                by_version(f)
     elif linktype == LT_FDDI:
         f.off = 13
         llc(f)
@@ -384,14 +484,15 @@ cdef inline int link_start(uint16_t linktype, Frame *f) noexcept nogil:
             if f.data[8] & 0x80:   # routing information present
                 f.off += f.data[14] & 0x1F
             llc(f)
-    elif linktype == LT_ATM_RFC1483:
+    elif linktype == LT_ATM_RFC1483 or linktype == LT_ATM_RFC1483_DLT:
         llc(f)
-    elif linktype == LT_ATM_CLIP or linktype == LT_ATM_CLIP_DLT:
+    elif (linktype == LT_ATM_CLIP or linktype == LT_ATM_CLIP_DLT or linktype == LT_ATM_CLIP_BSD
+            or linktype == LT_ATM_CLIP_BSDOS):
         if f.n >= 3 and f.data[0] == 0xAA:
             llc(f)
         else:
             f.next = ET_IPV4
-    elif linktype == LT_ENC:
+    elif linktype == LT_ENC or linktype == LT_ENC_DLT:
         if f.n < 12:
             cut(f)
         else:
@@ -412,6 +513,23 @@ cdef inline int link_start(uint16_t linktype, Frame *f) noexcept nogil:
             f.off = 18
     elif linktype == LT_MPLS:
         f.next = ET_MPLS
+    elif linktype == LT_ARCNET:
+        arcnet(f, 2)
+    elif linktype == LT_ARCNET_LINUX:
+        arcnet(f, 4)
+    elif linktype == LT_IP_OVER_FC:
+        f.off = 16
+        llc(f)
+    elif linktype == LT_SUNATM:
+        sunatm(f)
+    elif linktype == LT_ERF:
+        erf(f)
+    elif linktype == LT_EPON:
+        f.off = 8
+        ethernet(f)
+    elif (LT_JUNIPER_MLPPP <= linktype <= LT_JUNIPER_ATM1 or linktype == LT_JUNIPER_PPPOE
+            or LT_JUNIPER_ETHER <= linktype <= LT_JUNIPER_CHDLC or linktype == LT_JUNIPER_VP):
+        juniper(f, linktype)
     elif linktype == LT_IPNET:
         if f.n < 24:
             cut(f)
@@ -436,19 +554,53 @@ cdef inline int link_start(uint16_t linktype, Frame *f) noexcept nogil:
         else:
             f.next = be16(f.data + 40)
             f.off = 44
-    elif linktype == LT_PKTAP:
-        if f.n < 12 or le32(f.data) > f.n or le32(f.data) < 12:
-            cut(f)
-        else:
-            f.off = le32(f.data)
-            n = le32(f.data + 8)
-            if n == LT_ETHERNET:
-                ethernet(f)
-            elif n == LT_RAW or n == LT_RAW_BSD:
-                by_version(f)
-            elif n == LT_NULL and f.off + 4 <= f.n:
-                address_family(f, le32(f.data + f.off))
-                f.off += 4
     else:
         return 0
     return 1
+
+
+cdef inline int link_start(uint16_t linktype, Frame *f) noexcept nogil:
+    """From the first byte of a frame to its first EtherType. 0: this link type is not supported."""
+    cdef uint32_t skip, kind
+    cdef int known
+    f.next = ET_NONE
+    f.short_ = 0
+    f.vlan_count = 0
+    f.vlan_id = 0
+    if linktype != LT_PPI and linktype != LT_PKTAP:
+        return link_plain(linktype, f)
+    # a header that names the link type of the frame behind it
+    if f.n < 12:
+        cut(f)
+        return 1
+    if linktype == LT_PPI:
+        skip = le16(f.data + 2)
+        kind = le32(f.data + 4)
+        if skip < 8:
+            skip = 8
+    else:
+        skip = le32(f.data)
+        kind = le32(f.data + 8)
+        if skip < 12:
+            skip = 12
+    if skip > f.n:
+        cut(f)
+        return 1
+    f.data += skip
+    f.n -= skip
+    known = link_plain(<uint16_t>kind, f) if kind <= 0xFFFF else 0
+    f.data -= skip
+    f.n += skip
+    f.off += skip
+    if not known:
+        f.next = ET_NONE
+    return 1
+
+
+cdef inline int link_known(uint16_t linktype) noexcept nogil:
+    """Is this a link type that link_start reads?"""
+    cdef Frame f
+    f.data = NULL
+    f.n = 0
+    f.off = 0
+    return link_start(linktype, &f)
