@@ -324,7 +324,7 @@ def _open_geo(city: PathLike | None, asn: PathLike | None) -> GeoNames:
 
 
 def _shared(key: str, configs: Sequence[HandlerConfig]) -> int:
-    """A setting of handlers that is one for all: one clock and one draw serve the whole input (DESIGN, Time)."""
+    """A setting that is one for all handlers: one clock and one draw serve the whole input."""
     values: list[int] = sorted({getattr(config, key) for config in configs})
     if len(values) > 1:
         given = " and ".join(map(str, values))

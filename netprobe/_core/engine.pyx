@@ -123,8 +123,8 @@ cdef class Engine:
     cdef int started
     cdef int64_t start_ts
     cdef int64_t edge                  # first stamp of the next period
-    cdef int64_t last_ts
-    cdef int64_t first_ts
+    cdef int64_t first_ts              # of the first packet
+    cdef int64_t last_ts               # the newest
     cdef int64_t bucket_start
     cdef Closed closed[MAX_PERIODS]    # newest last
     cdef int n_closed
@@ -292,6 +292,7 @@ cdef class Engine:
         if not self.started:
             self.started = 1
             self.first_ts = b.raw[0].ts
+            self.last_ts = b.raw[0].ts
             self.open(b.raw[0].ts)
         if self.periods > 1:
             for i in range(n):
@@ -316,7 +317,10 @@ cdef class Engine:
                 self.pending.block = b.block
                 self.reader.hold(b)
                 b.n = i
-        self.last_ts = b.raw[b.n - 1].ts
+        # a capture's last packet need not be its newest
+        for i in range(b.n):
+            if b.raw[i].ts > self.last_ts:
+                self.last_ts = b.raw[i].ts
         self.kept += b.n
         return 1
 
@@ -411,7 +415,7 @@ cdef class Engine:
                 shift(self.shards[i].handlers[h], c.sets[h], ts)
 
     def finish(self):
-        """End of all input: close connections and the open bucket with the last stamp. Once."""
+        """End of all input: close connections and the open bucket with the newest stamp. Once."""
         cdef int i
         if self.finished:
             return
