@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from Cython.Build import cythonize
+from Cython.Compiler import Errors, ExprNodes, PyrexTypes, Symtab
 from setuptools import Extension, setup
 
 ROOT = Path(__file__).parent
@@ -30,6 +31,19 @@ DIRECTIVES = {
 }
 
 
+def refuse_hints():
+    """Make errors of Cython's performance hints: what runs without the GIL must not have to ask for it."""
+
+    def refuse(position, message, env):
+        if env.directives["show_performance_hints"]:
+            Errors.error(position, f"performance hint: {message}")
+
+    for module in (ExprNodes, PyrexTypes, Symtab):
+        # the name is Cython's own affair; a test looks whether a hint still ends the build
+        if hasattr(module, "performance_hint"):
+            module.performance_hint = refuse
+
+
 def extensions():
     for pyx in sorted((ROOT / "netprobe" / "_core").rglob("*.pyx")):
         path = pyx.relative_to(ROOT)
@@ -37,6 +51,8 @@ def extensions():
         if any(fnmatch.fnmatch(name, pattern) for pattern in ONLY):
             yield Extension(name, [str(path)], extra_compile_args=CFLAGS, extra_link_args=LDFLAGS)
 
+
+refuse_hints()
 
 packages = [
     "netprobe",
@@ -50,11 +66,11 @@ packages = [
 
 setup(
     packages=packages,
+    options={"build_ext": {"parallel": len(os.sched_getaffinity(0))}},
     ext_modules=cythonize(
         list(extensions()),
         build_dir=os.environ.get("NETPROBE_BUILD_DIR", "build/cython"),
         compiler_directives=DIRECTIVES,
-        nthreads=int(os.environ.get("NETPROBE_JOBS", "0")),
         quiet=True,
     ),
 )

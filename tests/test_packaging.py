@@ -83,6 +83,28 @@ def test_installed_wheel_works(environment: Path, captures: Path, tmp_path: Path
     assert int(checked(python, "-c", code, demo, cwd=tmp_path)) > 0
 
 
+@pytest.mark.parametrize(("exceptions", "builds"), [("noexcept nogil", True), ("except * nogil", False)])
+def test_build_fails_on_performance_hints(tmp_path: Path, exceptions: str, builds: bool) -> None:
+    """What runs without the GIL never asks for it (DESIGN)."""
+    core = tmp_path / "netprobe" / "_core"
+    core.mkdir(parents=True)
+    (tmp_path / "setup.py").write_bytes((ROOT / "setup.py").read_bytes())
+    (core / "one.pyx").write_text(
+        f"cdef void one(int x) {exceptions}:\n    pass\n\ndef f():\n    with nogil:\n        one(1)\n"
+    )
+    for _ in range(2):  # a second try does not find what the first has left
+        done = subprocess.run(
+            [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode == 0) == builds, done.stderr
+        assert ("performance hint: Exception check" in done.stderr) != builds
+    assert len(list(core.glob("*.so"))) == builds
+
+
 def test_readme_commands_exist() -> None:
     """Exactly two set-up commands, and CI runs the second."""
     blocks = (ROOT / "README.md").read_text().split("```")[1::2]
