@@ -20,8 +20,7 @@ cdef enum:
     FLOW_DECODED = 3             # a decoder had a complete message; the flow stays
     FLOW_EVICTED = 4             # thrown out for room
     FLOW_END = 5                 # end of input
-    FLOW_CLOSED = 6              # not used by the table itself
-    N_REASONS = 7
+    N_REASONS = 6
 
 cdef enum:
     # FlowCell.flags
@@ -29,6 +28,9 @@ cdef enum:
     FC_FIRST = 2                 # sent the flow's first packet: leads the pair in bidirectional mode
     FC_UNCOUNTED = 4             # sampled out, but its reverse is exported: decode and track only (spec 3.10)
     FC_PAYLOAD = 8               # `payload_ts` is valid
+    FC_V6 = 16
+    FC_APP = 32                  # `app` is not 0
+    FC_RESTING = 64              # compacted away (spec 4.4): only what the tracker and decoders know is kept
 
 cdef enum:
     # FlowPacket.sampled
@@ -72,7 +74,7 @@ cdef struct FlowCell:
     uint16_t sport
     uint16_t dport
     uint8_t proto
-    uint8_t l3
+    uint8_t flags                # FC_*; 0: free
     uint8_t tcp_flags            # OR, since the latest export
     uint8_t tos                  # OR, since the latest export
     uint64_t packets             # since the latest export
@@ -91,10 +93,9 @@ cdef struct FlowCell:
     uint8_t dmac[6]
     uint16_t vlan
     uint8_t direction
-    uint8_t flags                # FC_*
-    uint8_t app                  # application number by port (spec 4.6), from `classify`
     uint8_t has_mac
-    uint16_t spare
+    uint32_t phase               # ns of the second at which the export deadline lies
+    uint8_t app                  # application by port, from `classify` (spec 6.0)
 
 cdef struct FlowHealth:
     # what one direction sent; counts are since the latest export
@@ -129,10 +130,11 @@ cdef struct FlowRecord:
     uint32_t fpex_ms
     uint32_t appl_ms             # application latency, by decoders; valid with app_fields
     uint32_t sample_rate         # 1 when all flows are kept
-    uint32_t cell                # valid during on_record
+    uint32_t cell                # valid during on_record, like the next
+    uint32_t peer_cell           # of side[1] of a bidirectional flow; FLOW_NIL without
     uint16_t vlan
     uint8_t has_mac
-    uint8_t app                  # application number (4.6)
+    uint8_t app                  # from `classify`
     uint8_t smac[6]
     uint8_t dmac[6]
     const void *app_fields       # what a decoder gave to flow_export_now; valid during on_record, else NULL
@@ -147,6 +149,8 @@ cdef struct FlowConfig:
     int64_t active_ns            # 0: never
     uint64_t seed                # hashes, export phase, sampling, ids
     uint32_t sample              # 1 of N unidirectional flows; 0 and 1: all
+    uint8_t use_mac              # direction by `mac` (3.4) instead of Packet.direction
+    uint8_t mac[6]
 
 ctypedef void (*record_fn)(void *ctx, const FlowRecord *r) noexcept nogil
 # after counting, for packets with payload, SYN or FIN of flows with an application number; may call flow_export_now
@@ -158,7 +162,7 @@ ctypedef void (*gone_fn)(void *ctx, FlowTable *t, FlowCell *c) noexcept nogil
 
 cdef struct FlowSlot:
     uint32_t tag                 # top bits: home; bit 0: which way round
-    uint32_t cell                # FLOW_NIL: empty
+    uint32_t cell                # number + 1; 0: empty
 
 cdef struct FlowTable:
     FlowConfig config
@@ -166,7 +170,8 @@ cdef struct FlowTable:
     uint32_t lg_slots
     uint32_t lg_max
     FlowCell *cells
-    uint32_t *due                # per cell, whole ticks: when to look at it; 0xFFFFFFFF free
+    uint32_t *due                # per cell, seconds since `epoch`: when to look at it
+    uint32_t limit               # cells that may be live: the capacity, or less without memory for the index
     uint32_t top                 # cells[top:] were never used
     uint32_t active              # live cells
     uint32_t free_head
@@ -177,14 +182,13 @@ cdef struct FlowTable:
     uint32_t tracker_free
     uint32_t n_trackers
     # passes
-    int64_t epoch                # ns: tick 0
+    int64_t epoch                # ns, a whole second
     int64_t next_pass            # ns
     int64_t next_compaction
-    int64_t now                  # the greatest time seen
+    int64_t compacted            # ns: the latest compaction
     int64_t pass_now
     uint32_t pass_at             # where the running pass is; FLOW_NIL: none runs
-    uint32_t pass_top            # highest live cell of this pass + 1
-    uint8_t pass_compacts
+    uint8_t pass_kind
     uint8_t started
     uint64_t rng
     # the caller's
@@ -211,7 +215,8 @@ cdef int flow_init(FlowTable *t, const FlowConfig *c) noexcept nogil       # -1:
 cdef void flow_free(FlowTable *t) noexcept nogil
 # 0: not an IP packet, a header cut off, or a fragment (reassemble first): not counted.
 # For a reassembled datagram the caller sets packets, fragments and bytes afterwards.
-cdef int flow_view(const FlowTable *t, const Packet *p, FlowPacket *v) noexcept nogil
+# `frame` is the packet that came by wire (MACs, VLAN): p itself, or the datagram's last fragment.
+cdef int flow_view(const FlowTable *t, const Packet *p, const Packet *frame, FlowPacket *v) noexcept nogil
 # Counts packets in order, running export passes between them; returns how many. Fewer than n: room ran out.
 cdef uint32_t flow_update(FlowTable *t, FlowPacket *v, uint32_t n) noexcept nogil
 # Run a pass when one is due (a read time-out: the wall clock), or go on with one. 1: room ran out.
@@ -221,3 +226,7 @@ cdef int flow_finish(FlowTable *t) noexcept nogil
 # From on_packet: send this cell's counters now with a decoder's fields
 cdef void flow_export_now(FlowTable *t, uint32_t cell, const void *app_fields, uint32_t appl_ms) noexcept nogil
 cdef uint64_t flow_open_packets(const FlowTable *t, uint64_t *bytes) noexcept nogil   # counted, not yet exported
+
+
+cdef inline uint8_t cell_l3(const FlowCell *c) noexcept nogil:
+    return 6 if c.flags & FC_V6 else 4

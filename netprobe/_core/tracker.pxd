@@ -22,7 +22,7 @@ cdef enum:
     TS_SHAKEN = 16               # `handshake` is known
     TS_SCALED = 32               # the SYN carried a window scale
     TS_STALE = 64                # the latency is of an earlier connection with the same key
-    TS_WINDOW = 128              # `window` is to be exported
+    TS_OLD_FPEX = 128            # so is the cell's first payload exchange
 
 cdef struct TcpState:
     int64_t active               # ns: creation, or the latest packet that advanced `expected`
