@@ -7,7 +7,8 @@
 
 Wire formats and rules: kflow-wire.md. Modules, from the wire upwards: `http` (sessions with real time
 limits), `api` (devices), `columns` (custom columns), `records` (what a client is given), `kflow` (message
-bodies), `flows`, `dns`, `tags`, `metrics` (senders), `status` (the local server), `client` (all of it put together).
+bodies), `flows`, `dns`, `tags`, `metrics` (senders), `status` (the local server), `client`
+(all of it together).
 """
 
 from netprobe.kentik.client import Client, Settings, connect
