@@ -16,6 +16,7 @@ from netprobe._version import __version__
 
 if TYPE_CHECKING:
     from netprobe.errors import ConfigError, InputError, NetprobeError
+    from netprobe.flows import FlowChunk, flows
     from netprobe.packets import PacketChunk, packets
     from netprobe.sketches import Cardinality, Counter, Histogram, Quantiles, Rate, TopN
     from netprobe.summary import Progress, Summary, merge, summarize
@@ -24,6 +25,7 @@ _HOME = {
     "Cardinality": "sketches",
     "ConfigError": "errors",
     "Counter": "sketches",
+    "FlowChunk": "flows",
     "Histogram": "sketches",
     "InputError": "errors",
     "NetprobeError": "errors",
@@ -33,6 +35,7 @@ _HOME = {
     "Rate": "sketches",
     "Summary": "summary",
     "TopN": "sketches",
+    "flows": "flows",
     "merge": "summary",
     "packets": "packets",
     "summarize": "summary",
@@ -42,6 +45,7 @@ __all__ = [
     "Cardinality",
     "ConfigError",
     "Counter",
+    "FlowChunk",
     "Histogram",
     "InputError",
     "NetprobeError",
@@ -52,6 +56,7 @@ __all__ = [
     "Summary",
     "TopN",
     "__version__",
+    "flows",
     "merge",
     "packets",
     "summarize",

@@ -2,4 +2,4 @@ from collections.abc import Sequence
 from typing import Any
 
 def stream_capsule(columns: Sequence[tuple[str, str, int, int, int]], rows: int, keep: object) -> Any:
-    """A capsule "arrow_array_stream": (name, format, address of values, of validity bitmap or 0, nulls) each."""
+    """A capsule "arrow_array_stream". Columns: (name, format, address of values, of bitmap or 0, nulls)."""

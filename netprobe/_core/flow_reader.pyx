@@ -28,8 +28,8 @@ def _offsets():
     table = {
         "first": ("i8", 8, <size_t>&_r.first - _base),
         "last": ("i8", 8, <size_t>&_r.last - _base),
-        "src": ("V16", 16, <size_t>&_r.src - _base),
-        "dst": ("V16", 16, <size_t>&_r.dst - _base),
+        "src": ("16u1", 16, <size_t>&_r.src - _base),
+        "dst": ("16u1", 16, <size_t>&_r.dst - _base),
         "sport": ("u2", 2, <size_t>&_r.sport - _base),
         "dport": ("u2", 2, <size_t>&_r.dport - _base),
         "proto": ("u1", 1, <size_t>&_r.proto - _base),
@@ -59,8 +59,8 @@ def _offsets():
     table["fragments"] = ("u4", 4, <size_t>&_r.fragments - _base)
     table["sample_rate"] = ("u4", 4, <size_t>&_r.sample_rate - _base)
     table["vlan"] = ("u2", 2, <size_t>&_r.vlan - _base)
-    table["smac"] = ("V6", 6, <size_t>&_r.smac - _base)
-    table["dmac"] = ("V6", 6, <size_t>&_r.dmac - _base)
+    table["smac"] = ("6u1", 6, <size_t>&_r.smac - _base)
+    table["dmac"] = ("6u1", 6, <size_t>&_r.dmac - _base)
     table["app"] = ("u1", 1, <size_t>&_r.app - _base)
     return table
 
