@@ -171,15 +171,17 @@ class DeviceSpec:
 class Fault(NamedTuple):
     """How the next answer goes wrong.
 
-    status: that code, `body` in place of the answer. hang: no answer before the server ends. drip: a header
-    line a byte at a time, for ever. reset: TCP RST in place of an answer. close: FIN in place of an answer.
-    slow: the true answer after `seconds`. garbage: 200 with bytes that mean nothing. cut: half an answer.
+    status: that code, `body` in place of the answer, with a Location if there is one. hang: no answer before
+    the server ends. drip: a header line a byte at a time, for ever. reset: TCP RST in place of an answer.
+    close: FIN in place of an answer. slow: the true answer after `seconds`. garbage: 200 with bytes that mean
+    nothing. cut: half an answer.
     """
 
     kind: str
     status: int = 500
     seconds: float = 0.5
     body: bytes = b""
+    location: str = ""
 
 
 class Seen(NamedTuple):
@@ -774,6 +776,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return False
             case "status":
                 self.send_response(fault.status)
+                if fault.location:
+                    self.send_header("Location", fault.location)
                 self.send_header("Content-Length", str(len(fault.body)))
                 self.end_headers()
                 self.wfile.write(fault.body)

@@ -301,10 +301,11 @@ class Session:
     def _failure(method: str, url: str, error: Exception) -> RequestFailed:
         cause = _cause(error)
         unsent = isinstance(cause, (NewConnectionError, ConnectTimeoutError, NameResolutionError, ProxyError))
-        if isinstance(cause, ConnectTimeoutError):
-            text = "connection timed out"
-        elif isinstance(cause, NameResolutionError):
+        # a refused connection is a kind of ConnectTimeoutError to urllib3, too
+        if isinstance(cause, NameResolutionError):
             text = "host name not known"
+        elif isinstance(cause, ConnectTimeoutError) and not isinstance(cause, NewConnectionError):
+            text = "connection timed out"
         elif isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
             text, unsent = "not a usable URL", True
         else:
