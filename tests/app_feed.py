@@ -15,9 +15,7 @@ from netprobe._core.app_datagram import Datagrams
 from netprobe._core.app_stream import Streams
 
 CAPTURES = Path(__file__).resolve().parent / "captures"
-SHARED = Path(
-    os.environ.get("NETPROBE_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
-)
+SHARED = Path(os.environ.get("NETPROBE_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 DNS, HTTP, TLS, DHCP, RADIUS, POSTGRES = 1, 2, 3, 4, 9, 15
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 MS = 1_000_000
@@ -74,7 +72,7 @@ def packets(path: Path) -> Iterator[Datum]:
 def feed_capture(
     streams: Streams, path: Path, skip: Iterable[int] = (), later: int = 0
 ) -> list[dict[str, Any]]:
-    """The TCP segments of a capture, but for some numbers; the records they cause, with the frame's number."""
+    """The TCP segments of a capture, but for some; the records they cause, with the frame's number."""
     out = []
     for p in packets(path):
         if p.proto != 6 or p.number in skip:
