@@ -238,13 +238,13 @@ class FlowSender:
                 self._errors.add(str(error))
             except Exception as error:  # a defect in one batch must not end the worker
                 self._errors.add(f"batch lost: {type(error).__name__}: {error}")
+            self.bytes.add(sent)
             with self._lock:
                 self._in_flight -= job.records
                 if sent:
                     self._posted += job.records
                 else:
                     self._failed += job.records
-            self.bytes.add(sent)
             self._idle.release()
         session.close()
 
