@@ -83,8 +83,8 @@ _BY_NAME = {column.name: column for column in SCHEMA}
 class FlowChunk(Mapping[str, "Array"]):
     """Some flow records: column name -> numpy array, all of one length. SCHEMA tells what they are.
 
-    Give it to anything that reads Arrow streams: ``pyarrow.table(chunk)``, ``polars.DataFrame(chunk)``.
-    There, a value that is not known is null.
+    Give it to anything that reads Arrow streams, like ``pyarrow.table(chunk)``: there, a value that is not
+    known is null. For polars take ``to_polars()``: its constructor would see a mapping first.
     """
 
     def __init__(self, columns: dict[str, Array]) -> None:
@@ -156,7 +156,7 @@ class FlowChunk(Mapping[str, "Array"]):
         """A DataFrame; addresses stay binary. Needs polars."""
         import polars  # type: ignore[import-not-found, unused-ignore]
 
-        return polars.DataFrame(self)
+        return polars.DataFrame(_Stream(self))
 
     def addresses(self, name: str) -> list[str]:
         """Column ``src`` or ``dst`` as text; each different address is rendered once."""
@@ -174,6 +174,13 @@ class FlowChunk(Mapping[str, "Array"]):
                 known[(raw, version)] = text
             out.append(text)
         return out
+
+
+class _Stream:
+    """A chunk that is nothing but an Arrow stream."""
+
+    def __init__(self, chunk: FlowChunk) -> None:
+        self.__arrow_c_stream__ = chunk.__arrow_c_stream__
 
 
 class Flows(Iterator[FlowChunk]):
