@@ -712,6 +712,12 @@ def test_refresh_by_itself(server: KentikServer) -> None:
             time.sleep(0.01)
 
 
+@pytest.mark.parametrize("text", ["", "10.0.0", "probe-1", "10.0.0.256", "::g"])
+def test_address_that_is_none(server: KentikServer, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"--device-ip .*not an IP address"):
+        attach(server, device_ip=text)
+
+
 @pytest.mark.parametrize(
     "bad", [{"device_id": -1}, {"device_id": 1 << 32}, {"plan": -1}, {"status_port": 65536}]
 )

@@ -5,8 +5,11 @@ from __future__ import annotations
 import ipaddress
 import random
 import struct
+import subprocess
+import sys
 import zlib
 from array import array
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -456,3 +459,12 @@ def test_many_records() -> None:
         assert record.inPkts == i + 1
         assert int.from_bytes(record.ipv6SrcAddr, "big") == i + 1
         assert record.custom[0].value.strVal == texts[i]
+
+
+def test_benchmark_runs() -> None:
+    """Every row, on a few records; says nothing about time."""
+    script = Path(__file__).resolve().parents[1] / "benchmarks" / "bench_kflow.py"
+    command = [sys.executable, str(script), "--records", "2000", "--batch", "500", "--runs", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.startswith("2000 records in messages of 500;")
+    assert done.stdout.count(" us\n") == 5

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import random
 import socket
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import msgpack
 import numpy as np
 import pytest
-from kentik_server import EMAIL, TOKEN, DeviceSpec, Fault, KentikServer, named_columns
+from kentik_server import EMAIL, TOKEN, DeviceSpec, Fault, FlowPost, KentikServer, named_columns
 
 from netprobe.kentik import Client, Credentials, Endpoints, Field, Records, Settings, connect
 from netprobe.kentik.api import Device
@@ -79,8 +82,13 @@ def flows(count: int, first: int = 1, **columns: Any) -> Records:
     )
 
 
+def posts(server: KentikServer) -> list[FlowPost]:
+    """In the order in which they were made: two are under way at a time, and may overtake each other."""
+    return sorted(server.flow_posts, key=lambda post: int(post.records[0]["outPkts"]))
+
+
 def numbers(server: KentikServer) -> list[int]:
-    return [record["outPkts"] for record in server.records]
+    return [record["outPkts"] for post in posts(server) for record in post.records]
 
 
 def balanced(client: Client) -> None:
@@ -215,9 +223,9 @@ def test_upstream_s_aggregator(server: KentikServer) -> None:
         assert client.send(flows(280, first=100)) == 80
         assert client.stats().dropped == 200
         until(lambda: len(server.flow_posts) >= 3)
-        server.check_overload(server.flow_posts[1], 200)
-        assert {record["sampleRate"] for record in server.flow_posts[1].records} == {2100}
-        assert {record["sampleRate"] for record in server.flow_posts[2].records} == {100}
+        server.check_overload(posts(server)[1], 200)
+        assert {record["sampleRate"] for record in posts(server)[1].records} == {2100}
+        assert {record["sampleRate"] for record in posts(server)[2].records} == {100}
         assert client.stop(10)
         balanced(client)
     # the first that came, in order, ten at a time
@@ -230,8 +238,8 @@ def test_no_more_than_a_batch_per_tick() -> None:
     with serve(rate=200) as server, connect(settings(server)) as client:
         client.send(flows(130))
         until(lambda: len(server.records) == 130)
-        assert [len(post.records) for post in server.flow_posts] == [20] * 6 + [10]
-        times = [post.when for post in server.flow_posts]
+        assert [len(post.records) for post in posts(server)] == [20] * 6 + [10]
+        times = sorted(post.when for post in server.flow_posts)
         assert times[-1] - times[0] > 5 * TICK_S
         server.verify()
 
@@ -241,7 +249,7 @@ def test_drops_raise_rates_of_the_next_batch_only() -> None:
         client.send(flows(1000, sample_rate=[4] * 1000))
         assert client.stop(20)
         # three records stand for 976 dropped ones, too
-        first, *others = server.flow_posts
+        first, *others = posts(server)
         server.check_overload(first, 1000 - 24)
         assert all(record["sampleRate"] == 400 for post in others for record in post.records)
         assert len(server.records) == 24
@@ -440,6 +448,28 @@ def test_everything_through_a_proxy() -> None:
             until(lambda: server.tag_posts)
         assert {seen.headers["host"] for seen in server.requests} == {"kentik.test"}
         server.verify()
+
+
+def test_environment_s_proxy_is_for_dns_and_tags_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """kprobe.md 9.5: honoured there, and only there, when no proxy is given."""
+    for name in ("no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with serve() as server, serve(mode="dns", proxied=True) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        urls = settings(server).endpoints
+        named = urls._replace(dns="http://kentik.test/x")
+        with connect(settings(server, endpoints=named)) as client:
+            assert client.send(flows(1)) == 1
+            assert client.dns().send([DnsResponse("a.test", bytes(4), [(bytes(4), 1)])])
+        proxy.mode = "radius"
+        with connect(settings(server, endpoints=urls)) as client:
+            client.settings = settings(server, endpoints=urls._replace(api="http://kentik.test/api/internal"))
+            assert client.tags().send([], ["bob"])
+        assert (len(server.records), len(proxy.dns_posts), len(proxy.tag_posts)) == (1, 1, 1)
+        assert {seen.headers["host"] for seen in proxy.requests} == {"kentik.test"}
+        assert set(server.routes()) == {"device", "flow"}
+        server.verify()
+        proxy.verify()
 
 
 def test_random_records_survive(server: KentikServer) -> None:
@@ -804,3 +834,23 @@ def test_stand_in_sees_bad_requests(server: KentikServer) -> None:
         session.send("POST", server.url + path, body, {"Content-Type": "application/json"})
         assert any(text.startswith(f"[{point}]") for text in server.problems), path
     session.close()
+
+
+def test_stand_in_as_a_program(tmp_path: Path) -> None:
+    """For clients in other namespaces: a report at SIGTERM, 1 when something was wrong."""
+    script = Path(__file__).with_name("kentik_server.py")
+    for packets, status in ((3, 0), (0, 1)):
+        report = tmp_path / "report.json"
+        command = [sys.executable, str(script), "--report", str(report), "--rate", "1000"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+            assert program.stdout is not None
+            base = f"http://127.0.0.1:{int(program.stdout.readline())}"
+            urls = Endpoints(f"{base}/api/internal", f"{base}/chf", f"{base}/tsdb", f"{base}/dns")
+            mine = Settings(CREDENTIALS, endpoints=urls, device_name="probe-1", pace=Pace(tick_s=0.05))
+            with connect(mine) as client:
+                client.send(flows(1, out_pkts=[packets]))
+            program.terminate()
+            assert program.wait(20) == status
+        document = json.loads(report.read_text())
+        assert (document["packets"], document["bytes"], len(document["records"])) == (packets, 100, 1)
+        assert bool(document["problems"]) == bool(status)

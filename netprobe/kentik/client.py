@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import socket
 import threading
@@ -79,6 +80,11 @@ class Settings:
     def __post_init__(self) -> None:
         if self.proxy is not None:
             check_url("--proxy-url", self.proxy)
+        if self.device_ip is not None:
+            try:
+                ipaddress.ip_address(self.device_ip)
+            except ValueError:
+                raise ConfigError(f"--device-ip {self.device_ip}: not an IP address") from None
 
     def __repr__(self) -> str:
         return f"Settings({self.describe()})"
