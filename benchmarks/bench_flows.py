@@ -2,10 +2,10 @@
 
     python benchmarks/bench_flows.py [--dir DIR] [--packets N] [mix|small|flood ...]
 
-Takes the captures of generate.py, which must be there. `schedule` is kprobe's way (unidirectional, records every
-15 s of packet time, records thrown away), `pairs` and `single` are netprobe.flows with and without
-bidirectional, `arrow` is netprobe.flows with every chunk handed over as an Arrow stream. CPU time of the process from
-opening the file to the last record; reading and decoding are part of it, start-up is not. `peak` is the
+Takes the captures of generate.py, which must be there. `schedule` is kprobe's way (unidirectional, records
+every 15 s of packet time, records thrown away), `pairs` and `single` are netprobe.flows with and without
+bidirectional, `arrow` is netprobe.flows with every chunk handed over as an Arrow stream. CPU time of the
+process from opening the file to the last record; reading and decoding are part of it, start-up is not. `peak` is the
 resident memory of the whole process.
 """
 

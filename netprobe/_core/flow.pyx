@@ -21,6 +21,7 @@ from netprobe._core.packet cimport (
 )
 from netprobe._core.tracker cimport (
     TCP_FIN, TCP_SYN, TS_CLOSED, TS_OLD_FPEX, TS_SYN, Segment, latency_ms, track_exported, track_open, track_segment,
+    track_wants_peer,
 )
 from netprobe._core.wire.be cimport be16, be32, likely
 from netprobe._core.wire.ethernet cimport ET_QINQ, ET_QINQ_OLD1, ET_QINQ_OLD2, ET_QINQ_OLD3, ET_VLAN, MAX_TAGS
@@ -773,7 +774,10 @@ cdef void track_payload(FlowTable *t, FlowCell *c, const FlowPacket *v) noexcept
     c.payload_ts = v.ts
     if c.peer != FLOW_NIL:
         p = &t.cells[c.peer]
-        if p.flags & FC_PAYLOAD and not (p.proto != PROTO_TCP and dropped(t, p.last)):
+        if p.flags & FC_PAYLOAD and not (
+            dropped(t, p.last) if p.tracker == FLOW_NIL
+            else t.trackers[p.tracker].flags & TS_CLOSED or dropped(t, t.trackers[p.tracker].active)
+        ):
             c.fpex_ms = latency_ms(v.ts - p.payload_ts)
             if c.tracker != FLOW_NIL:
                 t.trackers[c.tracker].flags &= ~<uint8_t>TS_OLD_FPEX
@@ -802,13 +806,12 @@ cdef int track_tcp(FlowTable *t, FlowCell *c, const FlowPacket *v) noexcept nogi
         c.flags &= ~<uint8_t>FC_PAYLOAD
         if c.fpex_ms:
             s.flags |= TS_OLD_FPEX
-    if c.peer != FLOW_NIL:
+    if c.peer != FLOW_NIL and track_wants_peer(s, &g):
         p = &t.cells[c.peer]
         if p.tracker != FLOW_NIL:
             peer = &t.trackers[p.tracker]
             if peer.flags & TS_CLOSED or dropped(t, peer.active):
                 peer = NULL
-                p.flags &= ~<uint8_t>FC_PAYLOAD
     if not track_segment(s, peer, &g):
         return 0
     c.flags &= ~<uint8_t>FC_PAYLOAD
@@ -989,9 +992,9 @@ cdef int run_pass(FlowTable *t) noexcept nogil:
             if t.room < FLOW_ROOM:
                 t.pass_at = i
                 return 1
-            if t.due[i + 8 if i + 8 < t.top else i] <= now_s:
-                ask(&t.cells[i + 8 if i + 8 < t.top else i])
-                ask(&t.cells[i + 8 if i + 8 < t.top else i].first)
+            if i + LOOK < t.top and t.due[i + LOOK] <= now_s:
+                ask(&t.cells[i + LOOK])
+                ask(&t.cells[i + LOOK].first)
             if t.pass_kind == PASS_END:
                 if t.due[i] != DUE_NEVER:
                     export(t, i, FLOW_END, NULL, 0)

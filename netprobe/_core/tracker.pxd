@@ -24,6 +24,12 @@ cdef enum:
     TS_STALE = 64                # the latency is of an earlier connection with the same key
     TS_OLD_FPEX = 128            # so is the cell's first payload exchange
 
+cdef enum:
+    # TcpState.scaling
+    SCALING_OPEN = 0             # the peer's SYN has not been looked at
+    SCALING_ON = 1               # both SYNs carried a scale (RFC 7323 2.2)
+    SCALING_OFF = 2
+
 cdef struct TcpState:
     int64_t active               # ns: creation, or the latest packet that advanced `expected`
     int64_t syn_ts               # ns: this direction's latest SYN or SYN+ACK
@@ -41,7 +47,7 @@ cdef struct TcpState:
     uint8_t scale
     uint8_t flags
     uint8_t server               # the latency is a server's (SERVER_NW), else a client's
-    uint8_t pad
+    uint8_t scaling              # SCALING_*
 
 cdef struct Segment:
     # what the tracker reads of a packet
@@ -62,9 +68,15 @@ cdef inline uint32_t latency_ms(int64_t ns) noexcept nogil:
     return <uint32_t>(ns // 1000000)
 
 
+cdef inline int track_wants_peer(const TcpState *s, const Segment *g) noexcept nogil:
+    """Does the other direction's state matter to this segment? It costs a trip to memory."""
+    return (g.flags & TCP_SYN or s.flags & TS_FIN or (s.flags & (TS_SYN | TS_SYN_ACK | TS_SHAKEN)) == TS_SYN
+            or (s.flags & TS_SCALED and s.scaling == SCALING_OPEN))
+
+
 # first packet of a key; a closed state keeps what has not been exported
 cdef void track_open(TcpState *s, const Segment *g, int fresh) noexcept nogil
-# `peer` may be NULL. 1: the connection is over, both states have been marked closed
+# `peer` may be NULL: not there, or not wanted. 1: the connection is over, both states have been marked closed
 cdef int track_segment(TcpState *s, TcpState *peer, const Segment *g) noexcept nogil
 # the values went out: zero what counts since then. 1: the state was closed and may be freed
 cdef int track_exported(TcpState *s) noexcept nogil

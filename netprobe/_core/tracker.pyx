@@ -86,8 +86,9 @@ cdef int track_segment(TcpState *s, TcpState *peer, const Segment *g) noexcept n
     order(s, g)
     if g.flags & TCP_ACK and not g.flags & TCP_SYN:
         window = g.window
-        # RFC 7323 2.2: scaling is on only when both sides offered it
-        if s.flags & TS_SCALED and peer != NULL and peer.flags & TS_SCALED:
+        if s.flags & TS_SCALED and s.scaling == SCALING_OPEN and peer != NULL and peer.flags & TS_SYN:
+            s.scaling = SCALING_ON if peer.flags & TS_SCALED else SCALING_OFF
+        if s.scaling == SCALING_ON:
             window <<= s.scale
         s.window = window
         if window == 0:
