@@ -4,9 +4,10 @@
 
 Takes the captures of generate.py, which must be there. `schedule` is kprobe's way (unidirectional, records
 every 15 s of packet time, records thrown away), `pairs` and `single` are netprobe.flows with and without
-bidirectional, `arrow` is netprobe.flows with every chunk handed over as an Arrow stream. CPU time of the
-process from opening the file to the last record; reading and decoding are part of it, start-up is not. `peak` is the
-resident memory of the whole process.
+bidirectional, `arrow` is netprobe.flows with every chunk handed over as an Arrow stream. It is CPU time of
+the process from opening the file to the last record; reading and decoding are part of it, start-up is not.
+`peak` is the resident memory of the whole process. Run a row twice: a file that is not in the page cache
+costs CPU time as well.
 """
 
 from __future__ import annotations
