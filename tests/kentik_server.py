@@ -24,6 +24,7 @@ import json
 import re
 import signal
 import socket
+import ssl
 import struct
 import sys
 import threading
@@ -268,6 +269,7 @@ class KentikServer:
         self.metric_posts: list[list[dict[str, Any]]] = []
         self.interface_puts: list[dict[str, Any]] = []
         self.unauthorized = 0
+        self.scheme = "http"
         #: route -> faults of the next requests, in order; None: an ordinary answer
         self.faults: defaultdict[str, deque[Fault | None]] = defaultdict(deque)
         self.ending = threading.Event()
@@ -286,9 +288,17 @@ class KentikServer:
             target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
         )
 
+    def use_tls(self, context: ssl.SSLContext) -> None:
+        """From now on; before the first request."""
+        # the handshake is the connection's thread's affair
+        self._http.socket = context.wrap_socket(
+            self._http.socket, server_side=True, do_handshake_on_connect=False
+        )
+        self.scheme = "https"
+
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        return f"{self.scheme}://{self.host}:{self.port}"
 
     @property
     def api_url(self) -> str:
@@ -662,6 +672,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+    def handle(self) -> None:
+        with contextlib.suppress(OSError):  # clients that give up are a part of the game
+            super().handle()
 
     def route(self) -> None:
         state = self.server_state

@@ -35,7 +35,7 @@ CHUNK_BYTES = 1 << 16
 EMAIL_HEADER = "X-CH-Auth-Email"
 TOKEN_HEADER = "X-CH-Auth-API-Token"
 
-UNAUTHORIZED = 401
+CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 
 
 class Credentials:
@@ -229,6 +229,8 @@ class Session:
         self._session = requests.Session()
         # neither proxies nor .netrc of whoever started this
         self._session.trust_env = False
+        # but his certificate authorities: a company's own stands between here and Kentik often enough
+        self._session.verify = next((os.environ[name] for name in CA_VARIABLES if os.environ.get(name)), True)
         self._session.headers.clear()
         self._session.headers.update({**credentials.headers(), "Accept-Encoding": "gzip"})
         adapter = _Adapter(pool_connections=4, pool_maxsize=4, max_retries=urllib3.Retry(0, read=False))
