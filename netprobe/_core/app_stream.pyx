@@ -8,6 +8,7 @@ from netprobe._core.app cimport (
 from netprobe._core.app_http cimport (
     HTTP_ERROR, HTTP_LOST, HTTP_MESSAGE, HTTP_ROOM, HTTP_UNPAIRED, http_end, http_step, http_waiting,
 )
+from netprobe._core.app_postgres cimport pg_step, pg_waiting
 from netprobe._core.app_tls cimport tls_step
 from netprobe._core.packet cimport L3_IPV4, L3_IPV6, PF_CUT, PROTO_TCP
 from netprobe._core.stream cimport stream_feed, stream_finish, stream_free, stream_init, stream_packet
@@ -52,9 +53,12 @@ cdef void on_segment(void *ctx, Stream *s, int side, const uint8_t *data, uint32
         a.no_syn += 1
         s.side[0].state = s.side[1].state = GIVEN_UP
         return
-    if app == APP_ID_HTTP:
+    if app == APP_ID_HTTP or app == APP_ID_POSTGRES:
         while True:
-            what = http_step(s, side, server, &data, &n, pkt.ts, &a.record)
+            if app == APP_ID_HTTP:
+                what = http_step(s, side, server, &data, &n, pkt.ts, &a.record)
+            else:
+                what = pg_step(s, side, server, &data, &n, pkt.ts, &a.record)
             count(a, app, what)
             if what == HTTP_MESSAGE:
                 a.on_record(a.ctx, s, side, &a.record, pkt)
@@ -84,9 +88,13 @@ cdef void on_end(void *ctx, Stream *s, int side, int64_t ts) noexcept nogil:
 
 cdef void on_close(void *ctx, Stream *s, int64_t ts) noexcept nogil:
     cdef AppStreams *a = <AppStreams *>ctx
-    cdef int server = server_of(s)
-    if server >= 0 and app_classify(a.ports, PROTO_TCP, s.port[0], s.port[1]) == APP_ID_HTTP:
-        a.unanswered[APP_ID_HTTP] += http_waiting(s, server)
+    cdef int app = app_classify(a.ports, PROTO_TCP, s.port[0], s.port[1]), server = server_of(s)
+    if server < 0:
+        return
+    if app == APP_ID_HTTP:
+        a.unanswered[app] += http_waiting(s, server)
+    elif app == APP_ID_POSTGRES:
+        a.unanswered[app] += pg_waiting(s, server)
 
 
 cdef int app_streams_init(AppStreams *a, const AppPorts *ports, uint32_t limit, app_fn fn, void *ctx) noexcept nogil:

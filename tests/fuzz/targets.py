@@ -28,6 +28,7 @@ ALL_HANDLERS = [
 APP_PARSERS = {
     "http": ("request_line", "status_line", "field", "chunk_size", "content_length", "is_chunked"),
     "tls": ("record", "client_hello", "server_hello"),
+    "postgres": ("startup", "message"),
     "radius": ("parse",),
     "dns_kprobe": ("parse", "utf8"),
     "dhcp_kprobe": ("parse",),
