@@ -146,7 +146,7 @@ def cut(stream: bytes, places: list[int]) -> list[bytes]:
     return [stream[a:b] for a, b in itertools.pairwise(borders)]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(exchanges(), st.lists(st.integers(0, 5000), max_size=25), st.booleans())
 def test_any_conversation(pairs: list[tuple[bytes, bytes]], places: list[int], pipelined: bool) -> None:
     expected = by_h11(pairs)
