@@ -174,6 +174,17 @@ def test_alerts_and_hello_requests_are_passed_over() -> None:
     assert got[1:] == [{"version": 0x303, "cipher": 47, "port": 443}]
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 15_000), sizes, places)
+def test_other_messages_before_the_hello(length: int, cuts: list[int], borders: list[int]) -> None:
+    """Passed over without being kept, though their bytes look like hellos."""
+    other = b"\x63" + length.to_bytes(3, "big") + b"\1\0\0\5" * (length // 4) + b"\1" * (length % 4)
+    stream = records(other + client_hello(b"x.example"), [*cuts, 16000])
+    got, counted = talk(*[(0, p) for p in cut(stream, borders)])
+    assert [r["name"] for r in got] == [b"x.example"]
+    assert counted["room"][TLS] == 0
+
+
 def test_hello_is_bounded() -> None:
     assert talk((0, records(client_hello(b"x", 7500), [])))[1]["room"][TLS] == 0
     got, counted = talk(
