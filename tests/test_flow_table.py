@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netprobe._core.flow import FlowTester
+from netprobe._core.flow_tester import FlowTester
 
 SECOND = 10**9
 IDLE, ACTIVE, SCHEDULE, DECODED, EVICTED, END = range(6)

@@ -14,7 +14,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 from scapy.utils import wrpcap
 
-from netprobe._core.flow import FlowTester
+from netprobe._core.flow_tester import FlowTester
 from netprobe.flows import flows
 
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16

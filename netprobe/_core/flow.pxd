@@ -1,6 +1,6 @@
 """The flow table: one cell per direction, peers linked, fixed capacity (kprobe spec 3.10, 4, 5).
 
-A packet becomes a FlowPacket (flow_view), a caller may rewrite its addresses, flow_update counts it. Whatever
+A packet becomes a FlowPacket (flow_view.pxd), a caller may rewrite its addresses, flow_update counts it. Whatever
 leaves the table goes through `on_record`, one FlowRecord at a time. Times are packet times in ns throughout.
 """
 from libc.stdint cimport int8_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -213,10 +213,6 @@ cdef struct FlowTable:
 
 cdef int flow_init(FlowTable *t, const FlowConfig *c) noexcept nogil       # -1: no memory
 cdef void flow_free(FlowTable *t) noexcept nogil
-# 0: not an IP packet, a header cut off, or a fragment (reassemble first): not counted.
-# For a reassembled datagram the caller sets packets, fragments and bytes afterwards.
-# `frame` is the packet that came by wire (MACs, VLAN): p itself, or the datagram's last fragment.
-cdef int flow_view(const FlowTable *t, const Packet *p, const Packet *frame, FlowPacket *v) noexcept nogil
 # Counts packets in order, running export passes between them; returns how many. Fewer than n: room ran out.
 cdef uint32_t flow_update(FlowTable *t, FlowPacket *v, uint32_t n) noexcept nogil
 # Run a pass when one is due (a read time-out: the wall clock), or go on with one. 1: room ran out.

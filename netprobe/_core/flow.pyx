@@ -1,7 +1,7 @@
 """The flow table: one cell per direction, peers linked, fixed capacity.
 
-Index: open addressing, linear probing over (tag, cell) pairs of 8 bytes, at most half full, so that a search ends in the
-cache line where it began. The hash is equal for both directions and the tag's lowest bit tells them apart: a search
+Index: open addressing, linear probing over (tag, cell) pairs of 8 bytes, at most half full, so that a search ends in
+the cache line where it began. The hash is equal for both directions and the tag's lowest bit tells them apart: a search
 for one direction passes its reverse on the way. Cells lie densely in a block of their own; memory grows with the
 flows that were open at once, up to the capacity, and never beyond.
 
@@ -11,20 +11,16 @@ without a packet for longest is exported and dropped.
 Expiry does not depend on when somebody looks: a packet that comes after its flow's time first ends the flow.
 Looking (a pass, once a second of packet time) reads 4 bytes per cell.
 """
-from libc.stdint cimport int8_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 
-from netprobe._core.packet cimport (
-    DIR_IN, DIR_OUT, DIR_UNKNOWN, L3_IPV4, L3_IPV6, PF_ETHER, PF_FRAG, PROTO_ICMP, PROTO_ICMPV6, PROTO_NONE,
-    PROTO_TCP, PROTO_UDP, Packet, mix64,
-)
+from netprobe._core.packet cimport DIR_IN, PROTO_TCP, PROTO_UDP, mix64
 from netprobe._core.tracker cimport (
     TCP_FIN, TCP_SYN, TS_CLOSED, TS_OLD_FPEX, TS_SYN, Segment, latency_ms, track_exported, track_open, track_segment,
     track_wants_peer,
 )
-from netprobe._core.wire.be cimport be16, be32, likely
-from netprobe._core.wire.ethernet cimport ET_QINQ, ET_QINQ_OLD1, ET_QINQ_OLD2, ET_QINQ_OLD3, ET_VLAN, MAX_TAGS
+from netprobe._core.wire.be cimport likely
 
 cdef extern from *:
     """
@@ -66,16 +62,6 @@ cdef enum:
     PASS_TIMER = 0
     PASS_COMPACT = 1
     PASS_END = 2
-
-cdef enum:
-    IPV4_HEADER = 20
-    IPV6_HEADER = 40
-    TCP_HEADER = 20
-    UDP_HEADER = 8
-    ICMP_HEADER = 4
-    OPT_END = 0
-    OPT_NOP = 1
-    OPT_WSCALE = 3
 
 
 # --- set-up ------------------------------------------------------------------------------------------------------
@@ -120,210 +106,6 @@ cdef inline uint64_t draw(FlowTable *t) noexcept nogil:
     # splitmix64
     t.rng += <uint64_t>0x9e3779b97f4a7c15ULL
     return mix64(t.rng)
-
-
-# --- a packet as the table sees it ---------------------------------------------------------------------------------
-
-cdef uint16_t inner_vlan(const Packet *p) noexcept nogil:
-    """Identifier of the last of several tags, next to each other or not."""
-    cdef uint32_t at = 12, end = p.l3_off
-    cdef uint16_t kind, found = p.vlan_id
-    cdef int i
-    if not p.flags & PF_ETHER:
-        return found
-    for i in range(MAX_TAGS):
-        if at + 4 > end or at + 4 > p.caplen:
-            break
-        kind = be16(p.data + at)
-        if not (kind == ET_VLAN or kind == ET_QINQ or kind == ET_QINQ_OLD1 or kind == ET_QINQ_OLD2
-                or kind == ET_QINQ_OLD3):
-            break
-        found = be16(p.data + at + 2) & 0xFFF
-        at += 4
-    return found
-
-
-cdef inline int8_t window_scale(const uint8_t *tcp, uint32_t header) noexcept nogil:
-    """The window-scale option (RFC 7323 2.2); -1 without."""
-    cdef uint32_t at = TCP_HEADER
-    while at < header:
-        if tcp[at] == OPT_END:
-            break
-        if tcp[at] == OPT_NOP:
-            at += 1
-            continue
-        if at + 2 > header or tcp[at + 1] < 2 or at + tcp[at + 1] > header:
-            break
-        if tcp[at] == OPT_WSCALE and tcp[at + 1] == 3:
-            return <int8_t>(tcp[at + 2] if tcp[at + 2] < 127 else 127)
-        at += tcp[at + 1]
-    return -1
-
-
-cdef inline int64_t icmp_reply(int l3, uint8_t kind) noexcept nogil:
-    """The request type that a reply type answers, or -1."""
-    if l3 == L3_IPV4:
-        if kind == 0:
-            return 8
-        if kind == 14 or kind == 16 or kind == 18:
-            return kind - 1
-    elif kind == 129:
-        return 128
-    return -1
-
-
-cdef inline uint64_t direct_hash(const FlowTable *t, const FlowPacket *v, int back) noexcept nogil:
-    """Hash of a unidirectional key (sampling)."""
-    cdef const uint64_t *a = <const uint64_t *>v.src
-    cdef const uint64_t *b = <const uint64_t *>v.dst
-    cdef uint64_t ports = (<uint64_t>v.dport << 16 | v.sport) if back else (<uint64_t>v.sport << 16 | v.dport)
-    cdef uint64_t h
-    if back:
-        a = b
-        b = <const uint64_t *>v.src
-    h = mix64(t.config.seed ^ a[0])
-    h = mix64(h ^ a[1])
-    h = mix64(h + b[0])
-    h = mix64(h ^ b[1])
-    return mix64(h ^ (ports << 8) ^ v.proto)
-
-
-cdef int flow_view(const FlowTable *t, const Packet *p, const Packet *frame, FlowPacket *v) noexcept nogil:
-    cdef const uint8_t *ip = p.data + p.l3_off
-    cdef const uint8_t *d
-    cdef uint32_t captured, total, off, have, n
-    cdef int64_t request
-    if p.l3 == 0 or p.l3_off >= p.caplen:
-        return 0
-    captured = p.caplen - p.l3_off
-    if p.l3 == L3_IPV4:
-        if captured < IPV4_HEADER or ip[0] >> 4 != 4:
-            return 0
-        if p.flags & PF_FRAG:
-            return 0
-        total = be16(ip + 2)
-        off = <uint32_t>(ip[0] & 15) * 4
-        if total == 0:               # segmentation offload
-            total = p.wirelen - p.l3_off if p.wirelen > p.l3_off else captured
-        if off < IPV4_HEADER or total < off:
-            return 0
-        v.tos = ip[1]
-        v.proto = ip[9]
-        v.src[0] = v.src[1] = v.dst[0] = v.dst[1] = 0
-        memcpy(&v.src[0], ip + 12, 4)
-        memcpy(&v.dst[0], ip + 16, 4)
-    else:
-        if captured < IPV6_HEADER or ip[0] >> 4 != 6:
-            return 0
-        total = be16(ip + 4)
-        if total:
-            total += IPV6_HEADER
-        else:
-            total = p.wirelen - p.l3_off if p.wirelen > p.l3_off else captured
-        if total < IPV6_HEADER:
-            return 0
-        v.tos = <uint8_t>(be16(ip) >> 4)
-        off = IPV6_HEADER
-        v.proto = ip[6]
-        if not t.config.raw_extensions:
-            if p.flags & PF_FRAG:
-                return 0
-            if v.proto != p.proto and p.proto != PROTO_NONE:
-                v.proto = p.proto
-                off = extensions_end(ip, captured if captured < total else total, p.proto)
-        memcpy(&v.src[0], ip + 8, 16)
-        memcpy(&v.dst[0], ip + 24, 16)
-    v.l3 = p.l3
-    v.ts = p.ts
-    v.pkt = p
-    v.packets = 1
-    v.fragments = 0
-    v.bytes = total
-    v.sport = 0
-    v.dport = 0
-    v.tcp_flags = 0
-    v.seq = 0
-    v.window = 0
-    v.wscale = -1
-    have = captured if captured < total else total
-    have = have - off if have > off else 0
-    n = total - off if total > off else 0
-    d = ip + off
-    if v.proto == PROTO_TCP:
-        if have < TCP_HEADER:
-            return 0
-        v.sport = be16(d)
-        v.dport = be16(d + 2)
-        v.seq = be32(d + 4)
-        v.tcp_flags = d[13]
-        v.window = be16(d + 14)
-        off = <uint32_t>(d[12] >> 4) * 4
-        if off < TCP_HEADER:
-            off = TCP_HEADER
-        v.payload = n - off if n > off else 0
-        if v.tcp_flags & TCP_SYN and off > TCP_HEADER:
-            v.wscale = window_scale(d, off if off < have else have)
-    elif v.proto == PROTO_UDP:
-        if have < UDP_HEADER:
-            return 0
-        v.sport = be16(d)
-        v.dport = be16(d + 2)
-        v.payload = n - UDP_HEADER
-    elif v.proto == PROTO_ICMP or (v.proto == PROTO_ICMPV6 and t.config.bidirectional and have >= ICMP_HEADER):
-        if have < ICMP_HEADER:
-            return 0
-        v.payload = n - ICMP_HEADER
-        request = icmp_reply(v.l3, d[0]) if t.config.bidirectional else -1
-        if request >= 0:             # so that question and answer are one flow
-            v.sport = <uint16_t>(request * 256 + d[1])
-        else:
-            v.dport = be16(d)
-    else:
-        v.payload = n
-    # what the wire adds
-    v.vlan = 0
-    if frame.vlan_count:
-        v.vlan = frame.vlan_id if frame.vlan_count == 1 else inner_vlan(frame)
-    v.direction = p.direction
-    if frame.flags & PF_ETHER:
-        v.has_mac = 1
-        memcpy(v.dmac, frame.data, 6)
-        memcpy(v.smac, frame.data + 6, 6)
-        if t.config.use_mac:
-            if memcmp(v.dmac, t.config.mac, 6) == 0:
-                v.direction = DIR_IN
-            elif memcmp(v.smac, t.config.mac, 6) == 0:
-                v.direction = DIR_OUT
-            else:
-                v.direction = DIR_UNKNOWN
-    else:
-        v.has_mac = 0
-        memset(v.smac, 0, 6)
-        memset(v.dmac, 0, 6)
-    v.sampled = SAMPLE_EXPORT
-    if t.config.sample > 1 and direct_hash(t, v, 0) % t.config.sample:
-        v.sampled = SAMPLE_IGNORE
-        if (v.proto == PROTO_TCP or v.proto == PROTO_UDP) and direct_hash(t, v, 1) % t.config.sample == 0:
-            v.sampled = SAMPLE_DECODE
-    return 1
-
-
-cdef uint32_t extensions_end(const uint8_t *ip, uint32_t n, uint8_t proto) noexcept nogil:
-    """Where the header `proto` begins behind IPv6 extensions; decode has walked them already."""
-    cdef uint32_t at = IPV6_HEADER, step
-    cdef uint8_t kind = ip[6]
-    while kind != proto and at + 8 <= n:
-        if kind == 44:
-            step = 8
-        elif kind == 51:
-            step = (<uint32_t>ip[at + 1] + 2) * 4
-        elif kind == 0 or kind == 43 or kind == 60 or kind == 139 or kind == 140:
-            step = (<uint32_t>ip[at + 1] + 1) * 8
-        else:
-            break
-        kind = ip[at]
-        at += step
-    return at
 
 
 # --- index -------------------------------------------------------------------------------------------------------
@@ -1077,148 +859,3 @@ cdef uint64_t flow_open_packets(const FlowTable *t, uint64_t *bytes) noexcept no
             b += t.cells[i].bytes
     bytes[0] = b
     return n
-
-
-# --- for tests ---------------------------------------------------------------------------------------------------
-
-cdef void test_record(void *ctx, const FlowRecord *r) noexcept with gil:
-    (<object>ctx).append(record_dict(r))
-
-
-cdef dict record_dict(const FlowRecord *r):
-    sides = []
-    for i in range(2):
-        sides.append({
-            "packets": r.side[i].packets, "bytes": r.side[i].bytes, "retransmits": r.side[i].retransmits,
-            "repeats": r.side[i].repeats, "reordered": r.side[i].reordered,
-            "zero_windows": r.side[i].zero_windows, "window": r.side[i].window,
-            "tcp_flags": r.side[i].tcp_flags, "tos": r.side[i].tos,
-        })
-    return {
-        "first": r.first, "last": r.last, "src": r.src[:16], "dst": r.dst[:16], "sport": r.sport, "dport": r.dport,
-        "proto": r.proto, "l3": r.l3, "direction": r.direction, "reason": r.reason, "out": sides[0], "in": sides[1],
-        "fragments": r.fragments, "connection_id": r.connection_id, "client_ms": r.client_ms,
-        "server_ms": r.server_ms, "fpex_ms": r.fpex_ms, "appl_ms": r.appl_ms, "sample_rate": r.sample_rate,
-        "vlan": r.vlan, "smac": r.smac[:6], "dmac": r.dmac[:6], "app": r.app,
-    }
-
-
-cdef class FlowTester:
-    """The table as a Python object, fed with packets that exist only as numbers."""
-    cdef FlowTable t
-    cdef list got
-    cdef FlowPacket *pending
-    cdef uint32_t n
-
-    def __cinit__(self, *, capacity=64, bidirectional=False, schedule=False, track=True, idle=60_000_000_000,
-                  active=0, seed=1, sample=0):
-        cdef FlowConfig c
-        memset(&c, 0, sizeof(c))
-        c.capacity = capacity
-        c.bidirectional = bidirectional
-        c.schedule = schedule
-        c.track = track
-        c.idle_ns = idle
-        c.active_ns = active
-        c.seed = seed
-        c.sample = sample
-        self.pending = <FlowPacket *>calloc(256, sizeof(FlowPacket))
-        if self.pending == NULL or flow_init(&self.t, &c) < 0:
-            raise MemoryError
-        self.got = []
-        self.t.ctx = <void *>self.got
-        self.t.on_record = test_record
-
-    def __dealloc__(self):
-        flow_free(&self.t)
-        free(self.pending)
-
-    def add(self, bytes src, bytes dst, int sport=0, int dport=0, int proto=17, int64_t ts=0, int size=100, *,
-            int flags=0, int tos=0, uint32_t seq=0, int payload=0, int window=0, int wscale=-1, int direction=2,
-            int vlan=0, bytes smac=bytes(6), bytes dmac=bytes(6), int packets=1, int fragments=0):
-        """Queue a packet; `go` counts what is queued."""
-        cdef FlowPacket *v = &self.pending[self.n]
-        if self.n == 256:
-            raise ValueError("256 packets at once")
-        memset(v, 0, sizeof(FlowPacket))
-        memcpy(v.src, <const char *>src, len(src))
-        memcpy(v.dst, <const char *>dst, len(dst))
-        v.l3 = 4 if len(src) == 4 else 6
-        v.sport = sport
-        v.dport = dport
-        v.proto = proto
-        v.ts = ts
-        v.bytes = size
-        v.tcp_flags = flags
-        v.tos = tos
-        v.seq = seq
-        v.payload = payload
-        v.window = window
-        v.wscale = wscale
-        v.direction = direction
-        v.vlan = vlan
-        memcpy(v.smac, <const char *>smac, 6)
-        memcpy(v.dmac, <const char *>dmac, 6)
-        v.packets = packets
-        v.fragments = fragments
-        if self.t.config.sample > 1 and direct_hash(&self.t, v, 0) % self.t.config.sample:
-            v.sampled = SAMPLE_IGNORE
-            if (proto == PROTO_TCP or proto == PROTO_UDP) and direct_hash(&self.t, v, 1) % self.t.config.sample == 0:
-                v.sampled = SAMPLE_DECODE
-        self.n += 1
-        return v.sampled
-
-    def go(self, int room=1 << 30):
-        """Count what is queued, a few records at a time; the records that came out."""
-        cdef uint32_t done = 0
-        while done < self.n:
-            self.t.room = room
-            done += flow_update(&self.t, self.pending + done, self.n - done)
-        self.n = 0
-        return self.take()
-
-    def tick(self, int64_t now):
-        self.t.room = 1 << 30
-        flow_tick(&self.t, now)
-        return self.take()
-
-    def finish(self, int room=1 << 30):
-        while True:
-            self.t.room = room
-            if flow_finish(&self.t) == 0:
-                return self.take()
-
-    def take(self):
-        out = list(self.got)
-        self.got.clear()
-        return out
-
-    def state(self, int cell):
-        """A cell's tracker: None without a state, else a dict."""
-        cdef TcpState *s
-        if self.t.cells[cell].tracker == FLOW_NIL:
-            return None
-        s = &self.t.trackers[self.t.cells[cell].tracker]
-        return {"flags": s.flags, "expected": s.expected, "handshake": s.handshake}
-
-    @property
-    def trackers(self):
-        """States in use that have not been closed."""
-        cdef uint32_t i, n = 0
-        for i in range(self.t.top):
-            if (self.t.cells[i].flags & FC_LIVE and self.t.cells[i].tracker != FLOW_NIL
-                    and not self.t.trackers[self.t.cells[i].tracker].flags & TS_CLOSED):
-                n += 1
-        return n
-
-    def stats(self):
-        cdef uint64_t b = 0
-        cdef uint64_t n = flow_open_packets(&self.t, &b)
-        return {
-            "packets": self.t.packets, "bytes": self.t.bytes, "ignored": self.t.ignored,
-            "ignored_bytes": self.t.ignored_bytes, "out_packets": self.t.out_packets,
-            "out_bytes": self.t.out_bytes, "open_packets": n, "open_bytes": b, "active": self.t.active,
-            "created": self.t.created, "evicted": self.t.evicted, "records": self.t.records,
-            "top": self.t.top, "slots": 1 << self.t.lg_slots, "trackers": self.t.n_trackers,
-            "by_reason": [self.t.by_reason[i] for i in range(N_REASONS)],
-        }

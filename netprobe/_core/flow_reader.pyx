@@ -10,8 +10,9 @@ from netprobe._core.capfile cimport BATCH_PACKETS, CaptureReader
 from netprobe._core.decode cimport Subnet, decode_batch, decode_datagram
 from netprobe._core.flow cimport (
     N_REASONS, FlowConfig, FlowPacket, FlowRecord, flow_finish, flow_free, flow_init, flow_open_packets,
-    flow_update, flow_view,
+    flow_update,
 )
+from netprobe._core.flow_view cimport flow_view
 from netprobe._core.fragment cimport frag_feed, frag_free, frag_init, frag_release
 from netprobe._core.packet cimport L3_IPV6, PF_FRAG, Packet
 
