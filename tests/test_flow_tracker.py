@@ -263,6 +263,20 @@ def test_window_scale_needs_both_sides(scales: tuple[int, int], factor: tuple[in
     assert (client["out"]["window"], server["out"]["window"]) == (500 * factor[0], 300 * factor[1])
 
 
+@pytest.mark.parametrize("early, factor", [(1, 128), (2, 128), (3, 1)])
+def test_window_scale_when_the_capture_has_the_ack_first(early: int, factor: int) -> None:
+    """Two ACKs ahead of the SYN+ACK are forgiven; without one, nobody knows whether scaling is on."""
+    talk = Talk()
+    talk.send(0, 0, 0, 0, SYN, 64, 7)
+    talk.send(1, 0, 1, 0)
+    for i in range(early):
+        talk.send(0, i + 1, 1)
+    talk.send(1, 10, 0, 0, SYN | ACK, 64, 2)
+    talk.send(0, 20, 1, 0, ACK, 500)
+    client, _ = talk.end()
+    assert client["out"]["window"] == 500 * factor
+
+
 def test_window_of_a_syn_stays_raw_and_without_syn_there_is_none() -> None:
     talk = Talk()
     talk.send(0, 0, 0, 0, SYN, 64000, 7)

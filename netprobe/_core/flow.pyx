@@ -764,6 +764,11 @@ cdef int run_pass(FlowTable *t) noexcept nogil:
     now_s = second_of(t, now) if t.pass_kind != PASS_END else DUE_NEVER
     while i < t.top:
         if i % LOOK == 0:
+            if i + LOOK < t.top:
+                for k in range(i + LOOK, i + 2 * LOOK):
+                    if t.due[k] <= now_s:
+                        ask(&t.cells[k])
+                        ask(&t.cells[k].first)
             soonest = DUE_FREE
             for k in range(<uint32_t>LOOK):
                 soonest = t.due[i + k] if t.due[i + k] < soonest else soonest
@@ -774,9 +779,6 @@ cdef int run_pass(FlowTable *t) noexcept nogil:
             if t.room < FLOW_ROOM:
                 t.pass_at = i
                 return 1
-            if i + LOOK < t.top and t.due[i + LOOK] <= now_s:
-                ask(&t.cells[i + LOOK])
-                ask(&t.cells[i + LOOK].first)
             if t.pass_kind == PASS_END:
                 if t.due[i] != DUE_NEVER:
                     export(t, i, FLOW_END, NULL, 0)

@@ -26,9 +26,9 @@ cdef enum:
 
 cdef enum:
     # TcpState.scaling
-    SCALING_OPEN = 0             # the peer's SYN has not been looked at
-    SCALING_ON = 1               # both SYNs carried a scale (RFC 7323 2.2)
-    SCALING_OFF = 2
+    SCALING_OPEN = 0             # how many ACKs came while the peer's SYN had not been seen
+    SCALING_ON = 3               # both SYNs carried a scale (RFC 7323 2.2)
+    SCALING_OFF = 4              # not so, or nobody knows
 
 cdef struct TcpState:
     int64_t active               # ns: creation, or the latest packet that advanced `expected`
@@ -70,8 +70,7 @@ cdef inline uint32_t latency_ms(int64_t ns) noexcept nogil:
 
 cdef inline int track_wants_peer(const TcpState *s, const Segment *g) noexcept nogil:
     """Does the other direction's state matter to this segment? It costs a trip to memory."""
-    return (g.flags & TCP_SYN or s.flags & TS_FIN or (s.flags & (TS_SYN | TS_SYN_ACK | TS_SHAKEN)) == TS_SYN
-            or (s.flags & TS_SCALED and s.scaling == SCALING_OPEN))
+    return g.flags & TCP_SYN or s.flags & TS_FIN or (s.flags & TS_SYN and s.scaling < SCALING_ON)
 
 
 # first packet of a key; a closed state keeps what has not been exported

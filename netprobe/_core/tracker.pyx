@@ -86,8 +86,13 @@ cdef int track_segment(TcpState *s, TcpState *peer, const Segment *g) noexcept n
     order(s, g)
     if g.flags & TCP_ACK and not g.flags & TCP_SYN:
         window = g.window
-        if s.flags & TS_SCALED and s.scaling == SCALING_OPEN and peer != NULL and peer.flags & TS_SYN:
-            s.scaling = SCALING_ON if peer.flags & TS_SCALED else SCALING_OFF
+        if s.scaling < SCALING_ON and s.flags & TS_SYN:
+            if peer != NULL and peer.flags & TS_SYN:
+                s.scaling = SCALING_ON if s.flags & peer.flags & TS_SCALED else SCALING_OFF
+            else:
+                s.scaling += 1       # a capture may show the ACK before the SYN+ACK, but not for ever
+                if s.scaling == SCALING_ON:
+                    s.scaling = SCALING_OFF
         if s.scaling == SCALING_ON:
             window <<= s.scale
         s.window = window
