@@ -1,5 +1,6 @@
 """A capture through the flow table into columns of records."""
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.exc cimport PyErr_CheckSignals
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
@@ -170,6 +171,8 @@ cdef class FlowReader:
                         break
                     if not self.pump():
                         break        # a silent pipe: let the caller look around
+                    # a long capture of few flows: Ctrl-C must not wait for the next record
+                    PyErr_CheckSignals()
                     continue
                 take = self.stage.n - self.stage.used
                 if take > limit - done:
