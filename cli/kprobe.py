@@ -48,9 +48,9 @@ Input:
   --translate=SPEC      A,B or A,PORT,B,PORT: where A is an end of a flow, write B; may be repeated*
 
 Records:
-  --export=SINK         kentik, jsonl, ipfix, null, or parquet* [default: kentik]
-  --output=PLACE        jsonl: a file, - for standard output (default). ipfix: HOST:PORT of the collector
-                        (default 127.0.0.1:4739)
+  --export=SINK         kentik, jsonl, parquet, ipfix or null [default: kentik]
+  --output=PLACE        jsonl: a file, - for standard output (default). parquet: a file. ipfix: HOST:PORT of
+                        the collector (default 127.0.0.1:4739)
   --no-decode           No protocol decoding. Without this flag too, in this version
   --http-port=PORT      One more TCP port of HTTP; may be repeated
   --dns-port=PORT       The UDP port of DNS [default: 53]
@@ -106,7 +106,7 @@ NOT_BUILT = {
     "--ports": "radius mode",
 }
 MODES = ("dns", "radius")
-SINKS = ("kentik", "jsonl", "ipfix", "null")
+SINKS = ("kentik", "jsonl", "parquet", "ipfix", "null")
 FANOUT_MODES = ("hash", "lb", "cpu")
 IPFIX_PORT = 4739
 RADIUS_PORTS = [1812, 1813]
@@ -204,8 +204,6 @@ def _refuse_what_is_not_built(arguments: dict[str, Any]) -> None:
         if arguments[flag]:
             shown = "-i" if flag == "--interface" else flag
             raise UsageError(f"{shown}: {part} is not built yet")
-    if arguments["--export"] == "parquet":
-        raise UsageError("--export parquet: not built yet")
     if arguments["--export"] not in SINKS:
         raise UsageError(f"--export {arguments['--export']!r}: unknown, expected {', '.join(SINKS)}")
 
@@ -229,6 +227,12 @@ def _sink(kind: str, arguments: dict[str, Any]) -> Callable[[], tuple[Sink | Non
         from netprobe.export.jsonl import JsonlSink
 
         return lambda: (JsonlSink("-" if output is None else output), 1)
+    if kind == "parquet":
+        from netprobe.export.parquet import ParquetSink
+
+        if not output or output == "-":
+            raise UsageError("--export parquet: needs --output FILE")
+        return lambda: (ParquetSink(output), 1)
     if kind == "ipfix":
         from netprobe.export.ipfix import IpfixSink
 

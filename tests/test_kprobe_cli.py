@@ -189,7 +189,7 @@ def test_cut_and_foreign_files(tmp_path: Path) -> None:
         ("--dns-filter udp", "not built yet"),
         ("--juniper-mirror", "not built yet"),
         ("flow", "unexpected argument 'flow'"),
-        ("--export parquet", "--export parquet: not built yet"),
+        ("--read x --export parquet", "--export parquet: needs --output FILE"),
         ("--export csv", "--export 'csv': unknown"),
         ("--read x --export null --sample -1", "--sample -1: out of range"),
         ("--read x --export null --sample many", "--sample 'many'"),
