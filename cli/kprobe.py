@@ -146,7 +146,7 @@ def main(argv: list[str] | None = None) -> int:
     except NetprobeError as problem:
         return _failed(str(problem))
     except KeyboardInterrupt:
-        return _failed("interrupted twice, not everything was delivered")
+        return _failed("interrupted, not everything was delivered")
     except MemoryError:
         return _failed("out of memory")
     except Exception as problem:
