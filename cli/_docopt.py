@@ -8,6 +8,7 @@ that the usage text declares; docopt then only sees what it reads well, and deci
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from pathlib import PurePath
 from typing import Any
 
@@ -26,16 +27,19 @@ def called_name(default: str) -> str:
     return default if name in ("", "-c", "pytest") or name.endswith(".py") else name
 
 
-def parse(usage: str, argv: list[str], version: str) -> dict[str, Any]:
+def parse(
+    usage: str, argv: list[str], version: str, *, repeatable: Collection[str] = ()
+) -> dict[str, Any]:
     """Arguments by the names of the usage text, defaults filled in.
+
+    `repeatable`: flags that may be given several times; the usage text must say so by `...`.
 
     --help and --version print to standard output and leave by SystemExit(0). The usage text must take its
     positional arguments after `[--]`.
     """
     options = docopt.parse_options(usage)
-    words = _Words(
-        argv, {name: option for option in options for name in (option.short, option.longer) if name}
-    )
+    names = {name: option for option in options for name in (option.short, option.longer) if name}
+    words = _Words(argv, names, repeatable)
     try:
         return dict(docopt.docopt(usage, words.plain(), version=version))
     except docopt.DocoptExit:
@@ -48,9 +52,10 @@ def parse(usage: str, argv: list[str], version: str) -> dict[str, Any]:
 class _Words:
     """One command line on its way into plain form: `--long=value`, `-s value`, then `--` and the rest."""
 
-    def __init__(self, argv: list[str], options: dict[str, Any]) -> None:
+    def __init__(self, argv: list[str], options: dict[str, Any], repeatable: Collection[str]) -> None:
         self._rest = list(reversed(argv))
         self._options = options
+        self._repeatable = repeatable
         self._out: list[str] = []
         self._given: set[str] = set()
         self.positional: list[str] = []
@@ -109,14 +114,14 @@ class _Words:
         return self._rest.pop()
 
     def _value(self, name: str, value: str) -> None:
-        if name in self._given:
+        if name in self._given and name not in self._repeatable:
             raise UsageError(f"{name} is given twice")
         self._given.add(name)
         # the joined form keeps values that look like flags or are empty from being read as something else
         self._out += [f"{name}={value}"] if name.startswith("--") else [name, value]
 
     def _flag(self, name: str) -> None:
-        if name not in self._given:
+        if name not in self._given or name in self._repeatable:
             self._given.add(name)
             self._out.append(name)
 

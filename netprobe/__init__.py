@@ -17,6 +17,7 @@ from netprobe._version import __version__
 if TYPE_CHECKING:
     from netprobe.columns import PacketChunk, packets
     from netprobe.errors import ConfigError, InputError, NetprobeError
+    from netprobe.flow_columns import FlowChunk, flows
     from netprobe.sketches import Cardinality, Counter, Histogram, Quantiles, Rate, TopN
     from netprobe.summary import Progress, Summary, merge, summarize
 
@@ -24,6 +25,7 @@ _HOME = {
     "Cardinality": "sketches",
     "ConfigError": "errors",
     "Counter": "sketches",
+    "FlowChunk": "flow_columns",
     "Histogram": "sketches",
     "InputError": "errors",
     "NetprobeError": "errors",
@@ -33,6 +35,7 @@ _HOME = {
     "Rate": "sketches",
     "Summary": "summary",
     "TopN": "sketches",
+    "flows": "flow_columns",
     "merge": "summary",
     "packets": "columns",
     "summarize": "summary",
@@ -42,6 +45,7 @@ __all__ = [
     "Cardinality",
     "ConfigError",
     "Counter",
+    "FlowChunk",
     "Histogram",
     "InputError",
     "NetprobeError",
@@ -52,6 +56,7 @@ __all__ = [
     "Summary",
     "TopN",
     "__version__",
+    "flows",
     "merge",
     "packets",
     "summarize",

@@ -58,6 +58,7 @@ def test_wheel_content(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"netprobe"}
     assert {"netprobe/py.typed", "netprobe/cli/pktvisor_pcap.py", "netprobe/cli/_docopt.py"} <= names
+    assert "netprobe/kentik/kflow.capnp" in names
     for native in (ROOT / "netprobe").rglob("*.pyx"):
         stem = native.relative_to(ROOT).with_suffix("").as_posix()
         assert any(name.startswith(f"{stem}.") and name.endswith(".so") for name in names), stem

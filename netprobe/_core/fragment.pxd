@@ -22,6 +22,9 @@ cdef struct FragTable:
     uint64_t cut             # thrown out because the capture cut a fragment
     uint64_t duplicates      # fragments seen before, byte by byte
     uint64_t late            # fragments of a datagram that had been thrown out
+    # of the datagram that frag_feed completed last
+    uint32_t done_fragments
+    uint32_t done_bytes      # sum of the fragments' IP datagrams, headers included
 
 cdef int frag_init(FragTable *t, uint32_t limit, uint64_t byte_limit) noexcept nogil
 cdef void frag_free(FragTable *t) noexcept nogil

@@ -56,6 +56,7 @@ cdef struct Datagram:
     Key key
     int64_t first            # ns
     uint64_t wirelen
+    uint32_t l3_bytes
     Piece *pieces            # by offset
     Piece *last
     uint32_t have            # payload bytes
@@ -106,6 +107,12 @@ cdef inline void put16(uint8_t *b, uint32_t v) noexcept nogil:
 
 cdef inline uint64_t apart(int64_t a, int64_t b) noexcept nogil:
     return <uint64_t>a - <uint64_t>b if a > b else <uint64_t>b - <uint64_t>a
+
+
+cdef inline uint32_t ip_bytes(const Packet *p) noexcept nogil:
+    # the header has been read already
+    cdef const uint8_t *ip = p.data + p.l3_off
+    return be16(ip + IP4_LENGTH) if p.l3 == L3_IPV4 else IP6_HEADER + be16(ip + IP6_LENGTH)
 
 
 # --- reading one fragment -----------------------------------------------------------------------------------------
@@ -451,6 +458,8 @@ cdef int frag_feed(FragTable *t, const Packet *p, Packet *out) noexcept nogil:
         if f.captured < f.n:
             t.cut += 1
             return 0
+        t.done_fragments = 1
+        t.done_bytes = ip_bytes(p)
         return build(t, p, f.header, f.hdr_len, f.next_at, f.proto, NULL, f.payload, f.n, p.wirelen, out)
     if f.n == 0 or (f.more and f.n & 7):
         t.malformed += 1
@@ -487,8 +496,11 @@ cdef int frag_feed(FragTable *t, const Packet *p, Packet *out) noexcept nogil:
     if not place(t, i, &f):
         return 0
     d.wirelen += p.wirelen
+    d.l3_bytes += ip_bytes(p)
     if not d.ended or d.have != d.total:
         return 0
+    t.done_fragments = d.n_pieces
+    t.done_bytes = d.l3_bytes
     # no two pieces overlap and together they have every byte, so the first one starts at 0
     got = build(t, p, <const uint8_t *>(d.pieces + 1), d.pieces.hdr_len, d.pieces.next_at,
                 d.pieces.proto, d.pieces, NULL, d.total, d.wirelen, out)

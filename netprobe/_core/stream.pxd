@@ -25,7 +25,7 @@ cdef struct StreamSide:
     uint32_t fin_seq         # valid with `fin`: the number that the FIN itself takes
     uint8_t seen             # next_seq is valid
     uint8_t closed           # everything up to the FIN has been delivered
-    uint8_t syn
+    uint8_t syn              # 1: sent a SYN, 2: sent a SYN+ACK
     uint8_t fin
     uint8_t direction        # of the latest packet that this side sent
     uint8_t deep             # its PF_DEEP
@@ -53,6 +53,8 @@ cdef struct Stream:
 ctypedef void (*segment_fn)(void *ctx, Stream *s, int side, const uint8_t *data, uint32_t n,
                             const Packet *pkt) noexcept nogil
 ctypedef void (*close_fn)(void *ctx, Stream *s, int64_t ts) noexcept nogil
+# everything up to the FIN of `side` has been delivered; before on_close, and not for connections that end otherwise
+ctypedef void (*end_fn)(void *ctx, Stream *s, int side, int64_t ts) noexcept nogil
 
 cdef struct StreamTable:
     Stream *streams
@@ -84,6 +86,9 @@ cdef struct StreamTable:
     segment_fn on_segment
     close_fn on_close        # may be NULL
     void *ctx
+    # stream_init leaves these at their defaults
+    end_fn on_end            # NULL
+    int64_t idle_ns          # 30 s: a connection without packets for so long is closed
 
 cdef int stream_init(StreamTable *t, uint32_t limit, segment_fn on_segment, close_fn on_close, void *ctx) noexcept nogil
 cdef void stream_free(StreamTable *t) noexcept nogil

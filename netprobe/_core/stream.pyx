@@ -61,6 +61,7 @@ cdef int stream_init(StreamTable *t, uint32_t limit, segment_fn on_segment, clos
     t.on_segment = on_segment
     t.on_close = on_close
     t.ctx = ctx
+    t.idle_ns = IDLE_NS
     t.free_head = NIL
     t.lru_head = t.lru_tail = NIL
     t.linger_head = t.linger_tail = NIL
@@ -268,6 +269,16 @@ cdef void lose(StreamTable *t, Stream *s, int side, uint32_t n, const Packet *pk
     deliver(t, s, side, NULL, n, pkt)
 
 
+cdef inline void check_end(StreamTable *t, Stream *s, int side, int64_t ts) noexcept nogil:
+    cdef StreamSide *d = &s.side[side]
+    cdef uint32_t cap = d.cap
+    if d.fin and not d.closed and serial(d.next_seq, d.fin_seq) >= 0:
+        d.closed = 1
+        if t.on_end != NULL:
+            t.on_end(t.ctx, s, side, ts)
+            t.app_bytes += <uint64_t>d.cap - cap
+
+
 cdef void drain(StreamTable *t, Stream *s, int side, const Packet *pkt) noexcept nogil:
     """Deliver what waits and has become next."""
     cdef StreamSide *d = &s.side[side]
@@ -287,8 +298,7 @@ cdef void drain(StreamTable *t, Stream *s, int side, const Packet *pkt) noexcept
         if skip < h.n:
             lose(t, s, side, h.n - skip, pkt)
         free(h)
-    if d.fin and serial(d.next_seq, d.fin_seq) >= 0:
-        d.closed = 1
+    check_end(t, s, side, pkt.ts)
 
 
 cdef void give_up(StreamTable *t, Stream *s, int side, const Packet *pkt) noexcept nogil:
@@ -439,7 +449,7 @@ cdef inline bint restarts(const StreamSide *d, uint32_t seq) noexcept nogil:
 cdef void clean(StreamTable *t, uint32_t current, int64_t now) noexcept nogil:
     cdef int budget = IDLE_PER_PACKET
     while (budget and t.lru_tail != NIL and t.lru_tail != current
-           and apart(now, t.streams[t.lru_tail].last) >= <uint64_t>IDLE_NS):
+           and apart(now, t.streams[t.lru_tail].last) >= <uint64_t>t.idle_ns):
         t.idle_closed += 1
         # no lingering: what comes later is new data, for instance of a BGP session between two keepalives
         close_stream(t, t.lru_tail, now, 0)
@@ -512,7 +522,7 @@ cdef void stream_feed(StreamTable *t, const Packet *p) noexcept nogil:
         return
     if flags & SYN:
         if not d.syn:
-            d.syn = 1
+            d.syn = 2 if flags & ACK else 1
             d.isn = seq
         seq += 1
     if not d.seen and (n or flags & (SYN | FIN)):
@@ -528,8 +538,7 @@ cdef void stream_feed(StreamTable *t, const Packet *p) noexcept nogil:
         d.fin_seq = seq + n
         if d.n_held == 0:
             d.hole_ts = p.ts
-    if d.fin and serial(d.next_seq, d.fin_seq) >= 0:
-        d.closed = 1
+    check_end(t, s, side, p.ts)
     peer = &s.side[1 - side]
     if flags & ACK and (peer.held != NULL or (peer.fin and not peer.closed)):
         acknowledged(t, s, 1 - side, be32(tcp + OFF_ACK), p.ts)

@@ -50,6 +50,9 @@ WEIGHTS = {
     "fragment": 2,
     "traffic": 3,
     "whole": 2,
+    "app_wire": 2,
+    "app_datagram": 2,
+    "app_stream": 3,
 }
 
 

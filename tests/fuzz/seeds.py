@@ -111,6 +111,77 @@ def stream_seeds() -> list[bytes]:
     return out
 
 
+HELLO = bytes.fromhex(
+    "160301004b010000470303" + "72" * 32 + "00" + "00021301" + "0100"
+    "001c00000012001000000d6e616d652e6578616d706c65000a000400020017"
+)
+SERVER_HELLO = bytes.fromhex("160303002a020000260303" + "72" * 32 + "00" + "c02f00")
+RADIUS = bytes.fromhex(
+    "0109003a" + "61" * 16 + "0105626f6206060000000208060a010203090600000000" + "2806000000012c045331"
+)
+
+
+def app_stream_seeds() -> list[bytes]:
+    def turn(op: int, payload: bytes, extra: int = 0) -> bytes:
+        return bytes([op, len(payload), extra]) + payload
+
+    get = b"GET /x?y HTTP/1.1\r\nHost: a\r\nUser-Agent: b\r\n c\r\nReferer: d\r\n\r\n"
+    post = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5;x\r\nabcde\r\n0\r\nT: y\r\n\r\n"
+    head = b"HEAD / HTTP/1.0\nContent-Length: 3\n\nabc"
+    full = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody"
+    ends = b"HTTP/1.1 200 OK\r\n\r\nto the end"
+    interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No\r\n\r\n"
+    switch = b"HTTP/1.1 101 Switching\r\n\r\nbytes"
+    pg_start = b"\0\0\0\x15\0\3\0\0user\0np\0database\0db\0\0"
+    pg_start = (4 + len(pg_start[4:])).to_bytes(4, "big") + pg_start[4:]
+    pg_query = b"Q\0\0\0\rselect 1\0"
+    pg_done = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\5I"
+    pg_rows = b"C\0\0\0\rSELECT 1\0Z\0\0\0\5I"
+    # op % 3 chooses the port, op & 8 the side
+    http = [turn(6, b"", 0), turn(15, b"", 0)]
+    out = []
+    for requests, responses in (
+        ([get], [full]), ([get + post, head], [full + full[:-4], full]), ([get, get], [interim + full]),
+        ([get], [ends]), ([get], [switch]), ([post[:30], post[30:]], [full[:20], full[20:]]),
+        ([b"CONNECT a:1 HTTP/1.1\r\n\r\n"], [b"HTTP/1.1 200 OK\r\n\r\nx"]),
+    ):  # fmt: skip
+        out.append(
+            b"".join(
+                [
+                    *http,
+                    *(turn(6, r) for r in requests),
+                    *(turn(15, r) for r in responses),
+                    turn(15, b"", 0xF1),
+                ]
+            )
+        )
+    tls = [turn(1, b""), turn(10, b"")]
+    out.append(b"".join([*tls, turn(1, HELLO), turn(10, SERVER_HELLO)]))
+    out.append(
+        b"".join(
+            [*tls, turn(1, HELLO[:40]), turn(1, HELLO[40:]), turn(10, SERVER_HELLO[:9] + SERVER_HELLO[9:])]
+        )
+    )
+    pg = [turn(2, b""), turn(8, b"")]
+    out.append(b"".join([*pg, turn(2, pg_start), turn(8, pg_done), turn(2, pg_query), turn(8, pg_rows)]))
+    return out
+
+
+def app_datagram_seeds() -> list[bytes]:
+    def datagram(op: int, payload: bytes) -> bytes:
+        return bytes([op, len(payload) & 255, len(payload) >> 8 & 3, 9]) + payload[:1023]
+
+    dns = payloads([*generate.dns_udp(), *generate.dns_edns()])[::6]
+    boot = [p for p in payloads(generate.dhcp()) if len(p) > 240][:4]
+    out = [
+        b"".join(datagram(0 if i % 2 else 9, p) for i, p in enumerate(dns[at : at + 4]))
+        for at in range(0, 40, 4)
+    ]
+    out.append(b"".join(datagram(1 if i % 2 else 10, p) for i, p in enumerate(boot)))
+    out.append(datagram(2, RADIUS) + datagram(11, b"\2" + RADIUS[1:]))
+    return [o for o in out if o]
+
+
 def all_seeds() -> dict[str, list[bytes]]:
     files = file_seeds()
     recorded = [p.read_bytes() for p in sorted(CAPTURES.glob("*.pcap")) if p.stat().st_size < 20_000]
@@ -125,4 +196,10 @@ def all_seeds() -> dict[str, list[bytes]]:
         "fragment": fragment_seeds(),
         "traffic": traffic_seeds(),
         "whole": [b"\x08" + d for d in [*recorded, *(f for f in frames if len(f) < 20_000), *files[::4]]],
-    }
+        "app_wire": [
+            HELLO[9:], SERVER_HELLO[9:], HELLO, RADIUS, b"GET / HTTP/1.1", b"HTTP/1.1 200 OK", b"Host: x",
+            b"1f;a=b", b"gzip, chunked", *dns[::8], *payloads(generate.dhcp())[:4],
+        ],
+        "app_datagram": app_datagram_seeds(),
+        "app_stream": app_stream_seeds(),
+    }  # fmt: skip

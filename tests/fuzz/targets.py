@@ -25,6 +25,14 @@ ALL_HANDLERS = [
         ("pcap", "1.0"),
     )
 ]  # fmt: skip
+APP_PARSERS = {
+    "http": ("request_line", "status_line", "field", "chunk_size", "content_length", "is_chunked"),
+    "tls": ("record", "client_hello", "server_hello"),
+    "postgres": ("startup", "message"),
+    "radius": ("parse",),
+    "dns_kprobe": ("parse", "utf8"),
+    "dhcp_kprobe": ("parse",),
+}
 HOSTS = "10.0.0.0/8,2001:db8::/32,192.168.0.0/16"
 
 
@@ -221,6 +229,81 @@ def traffic(data: bytes) -> None:
     summary(pcap(records), periods=2)
 
 
+def app_wire(data: bytes) -> None:
+    """The parsers of kprobe's decoders, each on all of the input."""
+    for name, parsers in APP_PARSERS.items():
+        module = importlib.import_module(f"netprobe._core.wire.{name}")
+        for parse in parsers:
+            getattr(module, parse)(data)
+
+
+def app_datagram(data: bytes) -> None:
+    """Datagrams of few conversations for the DNS, DHCP and RADIUS decoders."""
+    decoders = importlib.import_module("netprobe._core.app_datagram").Datagrams(lg_open=6)
+    at, now = 0, 10**18
+    while at + 4 <= len(data):
+        op, size, more, step = data[at : at + 4]
+        at += 4
+        payload = data[at : at + size + 256 * (more & 3)]
+        at += len(payload)
+        now += (step - 8) * 10 ** (op >> 5)
+        app, port = ((1, 53), (4, 67), (9, 1812))[op % 3]
+        ends = [
+            (bytes([10] * (16 if op & 4 else 4)), 4000 + (more >> 6)),
+            (bytes([20] * (16 if op & 4 else 4)), port),
+        ]
+        if op & 8:
+            ends.reverse()
+        got = decoders.feed(app, *ends[0], *ends[1], payload, now)
+        if got:
+            texts = [v for k, v in got.items() if isinstance(v, bytes)]
+            assert all(len(t) <= 384 and b"\0" not in t for t in texts if len(t) not in (4, 16)), got
+        decoders.expire(now)
+
+
+def app_stream(data: bytes) -> None:
+    """Conversations for the decoders of streams, as they came and in single bytes: the same records."""
+    Streams = importlib.import_module("netprobe._core.app_stream").Streams
+    ports = (80, 443, 5432)
+    seen = []
+    for single in (False, True):
+        streams = Streams(limit=4, postgres=[5432])
+        at, now = 0, 10**18
+        seq: dict[tuple[int, int, int], int] = {}
+        gaps = False
+        while at + 3 <= len(data):
+            op, size, extra = data[at : at + 3]
+            at += 3
+            payload = data[at : at + size]
+            at += len(payload)
+            which, side, client = ports[op % 3], op >> 3 & 1, 4000 + (op >> 4 & 1)
+            ends = [(b"\x0a\0\0\1", client), (b"\x0a\0\0\2", which)]
+            if side:
+                ends.reverse()
+            flags = 0x10 | (extra & 7 if extra > 0xF0 else 0)
+            key = (which, client, side)
+            if key not in seq:
+                flags = 0x12 if side else 2
+                seq[key] = 1000
+            if extra & 0x88 == 0x88:
+                gaps = True
+                seq[key] += extra >> 4 & 7
+            pieces = (
+                [payload[i : i + 1] for i in range(len(payload))] if single and not flags & 7 else [payload]
+            )
+            for piece in pieces or [b""]:
+                now += 1
+                streams.feed(*ends[0], *ends[1], seq[key] & 0xFFFFFFFF, flags, piece, now)
+                seq[key] += len(piece)
+            seq[key] += bool(flags & 2) + bool(flags & 1)
+        streams.finish(now)
+        assert streams.counters()["buffered"] == 0
+        keep = ("ts", "ms", "ns")
+        seen.append([{k: v for k, v in r.items() if k not in keep} for r in streams.records])
+    # behind a gap only so many segments wait, and single bytes are more of them
+    assert gaps or seen[0] == seen[1], f"depends on the cutting: {seen}"
+
+
 TARGETS: dict[str, Target] = {
     "capture": capture,
     "decode": decode,
@@ -230,6 +313,9 @@ TARGETS: dict[str, Target] = {
     "fragment": fragment,
     "traffic": traffic,
     "whole": whole,
+    "app_wire": app_wire,
+    "app_datagram": app_datagram,
+    "app_stream": app_stream,
 }
 
 
@@ -241,6 +327,9 @@ def usable(name: str) -> bool:
         "dns": "netprobe._core.wire.dns",
         "dhcp": "netprobe._core.wire.dhcp",
         "stream": "netprobe._core.stream",
+        "app_wire": "netprobe._core.wire.http",
+        "app_datagram": "netprobe._core.app_datagram",
+        "app_stream": "netprobe._core.app_stream",
     }
     try:
         importlib.import_module(needs.get(name, "netprobe._core.engine"))

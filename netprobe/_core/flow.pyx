@@ -1,0 +1,863 @@
+"""The flow table: one cell per direction, peers linked, fixed capacity.
+
+Index: open addressing, linear probing over (tag, cell) pairs of 8 bytes, at most half full, so that a search ends in
+the cache line where it began. The hash is equal for both directions and the tag's lowest bit tells them apart: a search
+for one direction passes its reverse on the way. Cells lie densely in a block of their own; memory grows with the
+flows that were open at once, up to the capacity, and never beyond.
+
+Eviction, with every cell in use: of the next EVICT_LOOK cells under a hand that goes round, the flow that has been
+without a packet for longest is exported and dropped.
+
+Expiry does not depend on when somebody looks: a packet that comes after its flow's time first ends the flow.
+Looking (a pass, once a second of packet time) reads 4 bytes per cell.
+"""
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from netprobe._core.packet cimport DIR_IN, PROTO_TCP, PROTO_UDP, mix64
+from netprobe._core.tracker cimport (
+    TCP_FIN, TCP_SYN, TS_CLOSED, TS_OLD_FPEX, TS_SYN, Segment, latency_ms, track_exported, track_open, track_segment,
+    track_wants_peer,
+)
+from netprobe._core.wire.be cimport likely
+
+cdef extern from *:
+    """
+    #include <stdlib.h>
+    #if defined(__linux__)
+    #include <sys/mman.h>
+    #endif
+    /* whole huge pages where the system has them: cells are read at random */
+    static void *np_block(size_t n) {
+        void *p = NULL;
+        size_t page = n >= ((size_t)1 << 22) ? (size_t)1 << 21 : 64;
+        if (posix_memalign(&p, page, n ? n : 64)) return NULL;
+    #if defined(__linux__) && defined(MADV_HUGEPAGE)
+        if (page > 64) madvise(p, n & ~(page - 1), MADV_HUGEPAGE);
+    #endif
+        return p;
+    }
+    """
+    void *np_block(size_t n) noexcept nogil
+    # ns; the export period and the others are the spec's (12)
+    int64_t SECOND "1000000000LL"
+    int64_t PERIOD "15000000000LL"
+    int64_t PASS_SCHEDULE "2000000000LL"
+    int64_t PASS_TIMEOUT "1000000000LL"
+    int64_t COMPACTION "30000000000LL"
+    int64_t STATE_IDLE "60000000000LL"
+    int64_t NO_TIME "INT64_MAX"
+    void ask "__builtin_prefetch"(const void *) noexcept nogil
+
+cdef enum:
+    LG_FIRST = 12                # index slots at start
+    CAPACITY_MIN = 64
+    CAPACITY_MAX = 67108864
+    EVICT_LOOK = 8
+    GROUP = 32                   # packets whose memory is asked for before any is counted
+    LOOK = 16                    # cells looked at together in a pass
+    DUE_FREE = 0xFFFFFFFF
+    DUE_NEVER = 0xFFFFFFFE       # live, but its peer leads
+    PASS_TIMER = 0
+    PASS_COMPACT = 1
+    PASS_END = 2
+
+
+# --- set-up ------------------------------------------------------------------------------------------------------
+
+cdef int flow_init(FlowTable *t, const FlowConfig *c) noexcept nogil:
+    memset(t, 0, sizeof(FlowTable))
+    t.config = c[0]
+    if t.config.capacity < CAPACITY_MIN:
+        t.config.capacity = CAPACITY_MIN
+    if t.config.capacity > CAPACITY_MAX:
+        t.config.capacity = CAPACITY_MAX
+    t.limit = t.config.capacity
+    t.lg_max = LG_FIRST
+    while (<uint64_t>1 << t.lg_max) < <uint64_t>t.limit * 2:
+        t.lg_max += 1
+    t.lg_slots = LG_FIRST
+    t.free_head = FLOW_NIL
+    t.tracker_free = FLOW_NIL
+    t.pass_at = FLOW_NIL
+    t.rng = mix64(c.seed + 1)
+    t.slots = <FlowSlot *>calloc(<size_t>1 << t.lg_slots, sizeof(FlowSlot))
+    t.cells = <FlowCell *>np_block(<size_t>t.limit * sizeof(FlowCell))
+    t.due = <uint32_t *>np_block((<size_t>t.limit + LOOK) * sizeof(uint32_t))
+    if t.slots == NULL or t.cells == NULL or t.due == NULL:
+        flow_free(t)
+        return -1
+    return 0
+
+
+cdef void flow_free(FlowTable *t) noexcept nogil:
+    free(t.slots)
+    free(t.cells)
+    free(t.due)
+    free(t.trackers)
+    t.slots = NULL
+    t.cells = NULL
+    t.due = NULL
+    t.trackers = NULL
+
+
+cdef inline uint64_t draw(FlowTable *t) noexcept nogil:
+    # splitmix64
+    t.rng += <uint64_t>0x9e3779b97f4a7c15ULL
+    return mix64(t.rng)
+
+
+# --- index -------------------------------------------------------------------------------------------------------
+
+cdef inline uint64_t end_hash(const uint64_t *addr, uint32_t port, uint64_t seed) noexcept nogil:
+    cdef uint64_t x = addr[0] ^ (<uint64_t>port * <uint64_t>0x9e3779b97f4a7c15ULL)
+    if addr[1]:
+        x ^= mix64(addr[1] + seed)
+    return mix64(x ^ seed)
+
+
+cdef inline uint32_t tag_of(const FlowTable *t, const FlowPacket *v) noexcept nogil:
+    cdef uint64_t h = mix64(end_hash(v.src, v.sport, t.config.seed) + end_hash(v.dst, v.dport, t.config.seed)
+                            + (<uint64_t>v.proto << 8) + v.l3)
+    cdef uint32_t back = (v.src[0] > v.dst[0]) | ((v.src[0] == v.dst[0]) & (
+        (v.src[1] > v.dst[1]) | ((v.src[1] == v.dst[1]) & (v.sport > v.dport))))
+    return (<uint32_t>(h >> 32) & ~<uint32_t>1) | back
+
+
+cdef inline uint32_t home_of(const FlowTable *t, uint32_t tag) noexcept nogil:
+    return tag >> (32 - t.lg_slots)
+
+
+cdef inline int same(const FlowCell *c, const FlowPacket *v) noexcept nogil:
+    return (c.flags & FC_LIVE and c.src[0] == v.src[0] and c.dst[0] == v.dst[0] and c.sport == v.sport
+            and c.dport == v.dport and c.proto == v.proto and c.src[1] == v.src[1] and c.dst[1] == v.dst[1]
+            and (v.l3 == 6) == (c.flags & FC_V6 != 0))
+
+
+cdef inline int reverse(const FlowCell *c, const FlowPacket *v) noexcept nogil:
+    return (c.src[0] == v.dst[0] and c.dst[0] == v.src[0] and c.sport == v.dport and c.dport == v.sport
+            and c.proto == v.proto and c.src[1] == v.dst[1] and c.dst[1] == v.src[1]
+            and (v.l3 == 6) == (c.flags & FC_V6 != 0))
+
+
+cdef inline uint32_t guess(const FlowTable *t, uint32_t tag) noexcept nogil:
+    """The first cell with this tag: nearly always the right one."""
+    cdef uint32_t mask = (<uint32_t>1 << t.lg_slots) - 1, i = home_of(t, tag)
+    while t.slots[i].cell:
+        if t.slots[i].tag == tag:
+            return t.slots[i].cell - 1
+        i = (i + 1) & mask
+    return FLOW_NIL
+
+
+cdef inline uint32_t find(const FlowTable *t, const FlowPacket *v, uint32_t *peer) noexcept nogil:
+    cdef uint32_t mask = (<uint32_t>1 << t.lg_slots) - 1, i = home_of(t, v.tag)
+    cdef FlowSlot s
+    peer[0] = FLOW_NIL
+    while True:
+        s = t.slots[i]
+        if s.cell == 0:
+            return FLOW_NIL
+        if s.tag == v.tag:
+            if same(&t.cells[s.cell - 1], v):
+                return s.cell - 1
+        elif s.tag ^ v.tag == 1 and reverse(&t.cells[s.cell - 1], v):
+            peer[0] = s.cell - 1
+        i = (i + 1) & mask
+
+
+cdef inline void put(FlowSlot *slots, uint32_t lg, uint32_t tag, uint32_t cell) noexcept nogil:
+    cdef uint32_t mask = (<uint32_t>1 << lg) - 1, i = tag >> (32 - lg)
+    while slots[i].cell:
+        i = (i + 1) & mask
+    slots[i].tag = tag
+    slots[i].cell = cell + 1
+
+
+cdef int grow(FlowTable *t) noexcept nogil:
+    cdef uint32_t lg = t.lg_slots + 1, i
+    cdef size_t size = (<size_t>1 << lg) * sizeof(FlowSlot)
+    cdef FlowSlot *bigger = <FlowSlot *>np_block(size)
+    if bigger == NULL:
+        return -1
+    memset(bigger, 0, size)
+    for i in range(<uint32_t>1 << t.lg_slots):
+        if t.slots[i].cell:
+            put(bigger, lg, t.slots[i].tag, t.slots[i].cell - 1)
+    free(t.slots)
+    t.slots = bigger
+    t.lg_slots = lg
+    return 0
+
+
+cdef void take_out(FlowTable *t, uint32_t tag, uint32_t cell) noexcept nogil:
+    cdef uint32_t mask = (<uint32_t>1 << t.lg_slots) - 1
+    cdef uint32_t i = home_of(t, tag), hole, home
+    while t.slots[i].cell != cell + 1:
+        i = (i + 1) & mask
+    hole = i
+    # each entry of the run behind the hole that may lie in it, moves into it
+    while True:
+        i = (i + 1) & mask
+        if t.slots[i].cell == 0:
+            break
+        home = home_of(t, t.slots[i].tag)
+        if ((i - home) & mask) >= ((i - hole) & mask):
+            t.slots[hole] = t.slots[i]
+            hole = i
+    t.slots[hole].cell = 0
+
+
+# --- trackers ------------------------------------------------------------------------------------------------------
+
+cdef uint32_t tracker_new(FlowTable *t) noexcept nogil:
+    cdef uint32_t i
+    if t.tracker_free != FLOW_NIL:
+        i = t.tracker_free
+        t.tracker_free = t.trackers[i].marker
+    else:
+        if t.trackers == NULL:
+            # address space for all of them; memory comes with use
+            t.trackers = <TcpState *>np_block(<size_t>t.config.capacity * sizeof(TcpState))
+            if t.trackers == NULL:
+                t.no_tracker += 1
+                return FLOW_NIL
+            t.tracker_cap = t.config.capacity
+        i = t.tracker_top
+        t.tracker_top += 1
+    t.n_trackers += 1
+    return i
+
+
+cdef inline void tracker_drop(FlowTable *t, FlowCell *c) noexcept nogil:
+    if c.tracker == FLOW_NIL:
+        return
+    t.trackers[c.tracker].marker = t.tracker_free
+    t.tracker_free = c.tracker
+    c.tracker = FLOW_NIL
+    t.n_trackers -= 1
+
+
+# --- records -------------------------------------------------------------------------------------------------------
+
+cdef inline uint64_t half_id(const uint64_t *addr, uint16_t port, const uint8_t *mac) noexcept nogil:
+    cdef uint64_t m = 0
+    memcpy(&m, mac, 6)
+    return mix64(mix64(m ^ <uint64_t>port << 48) ^ addr[0]) + mix64(addr[1] + 1)
+
+
+cdef uint32_t connection_id(const FlowTable *t, const FlowCell *c) noexcept nogil:
+    """Keyed hash of both ends, MACs and VLAN; equal for both directions (spec 5.2)."""
+    cdef uint64_t a, b, h
+    if c.proto != PROTO_TCP and c.proto != PROTO_UDP:
+        return 0
+    a = half_id(c.src, c.sport, c.smac)
+    b = half_id(c.dst, c.dport, c.dmac)
+    h = mix64(t.config.seed ^ 0x5bd1e995)
+    h = mix64(h + (b if c.tag & 1 else a))
+    h = mix64(h ^ (a if c.tag & 1 else b))
+    h = mix64(h + (<uint64_t>c.vlan << 8) + c.proto)
+    return <uint32_t>(h >> 32) | (1 if h >> 32 == 0 else 0)
+
+
+cdef void side_of(FlowTable *t, FlowCell *c, FlowHealth *h, FlowRecord *r) noexcept nogil:
+    """One cell's share of a record; its counters start anew."""
+    cdef TcpState *s
+    h.packets = c.packets
+    h.bytes = c.bytes
+    h.tcp_flags = c.tcp_flags
+    h.tos = c.tos
+    h.window = -1
+    h.retransmits = 0
+    h.repeats = 0
+    h.reordered = 0
+    h.zero_windows = 0
+    if c.fpex_ms:
+        r.fpex_ms = c.fpex_ms
+    if c.tracker != FLOW_NIL:
+        s = &t.trackers[c.tracker]
+        h.retransmits = s.retransmits
+        h.repeats = s.repeats
+        h.reordered = s.reordered
+        h.zero_windows = s.zero_windows
+        if s.flags & TS_SYN:
+            h.window = s.window
+        if s.latency_ms:
+            if s.server:
+                r.server_ms = s.latency_ms
+            else:
+                r.client_ms = s.latency_ms
+        if s.flags & (TS_CLOSED | TS_OLD_FPEX):
+            c.fpex_ms = 0
+            s.flags &= ~<uint8_t>TS_OLD_FPEX
+        if track_exported(s):
+            tracker_drop(t, c)
+    t.out_packets += c.packets
+    t.out_bytes += c.bytes
+    r.fragments += c.fragments
+    c.packets = 0
+    c.bytes = 0
+    c.fragments = 0
+    c.tcp_flags = 0
+    c.tos = 0
+
+
+cdef void no_side(FlowHealth *h) noexcept nogil:
+    memset(h, 0, sizeof(FlowHealth))
+    h.window = -1
+
+
+cdef void export(FlowTable *t, uint32_t i, int reason, const void *app_fields, uint32_t appl_ms) noexcept nogil:
+    """Send a flow's counters: of one cell, or of the pair that it leads."""
+    cdef FlowCell *c = &t.cells[i]
+    cdef FlowCell *p = NULL
+    cdef FlowRecord r
+    cdef int at = 0
+    if t.config.bidirectional:
+        if c.peer != FLOW_NIL:
+            p = &t.cells[c.peer]
+            if not c.flags & FC_FIRST:
+                i = c.peer
+                p = c
+                c = &t.cells[i]
+    elif c.direction == DIR_IN:
+        at = 1
+    if c.packets == 0 and (p == NULL or p.packets == 0):
+        return
+    r.first = c.first if c.packets else p.first
+    r.last = c.last
+    memcpy(r.src, c.src, 16)
+    memcpy(r.dst, c.dst, 16)
+    r.sport = c.sport
+    r.dport = c.dport
+    r.proto = c.proto
+    r.l3 = cell_l3(c)
+    r.direction = c.direction
+    r.reason = <uint8_t>reason
+    r.fragments = 0
+    r.connection_id = connection_id(t, c)
+    r.client_ms = 0
+    r.server_ms = 0
+    r.fpex_ms = 0
+    r.appl_ms = appl_ms
+    r.sample_rate = t.config.sample if t.config.sample > 1 else 1
+    r.cell = i
+    r.peer_cell = FLOW_NIL
+    r.vlan = c.vlan
+    r.has_mac = c.has_mac
+    r.app = c.app
+    memcpy(r.smac, c.smac, 6)
+    memcpy(r.dmac, c.dmac, 6)
+    r.app_fields = app_fields
+    if p != NULL:
+        r.peer_cell = c.peer
+        if p.packets and p.first < r.first:
+            r.first = p.first
+        if p.packets and (p.last > r.last or not c.packets):
+            r.last = p.last
+        side_of(t, c, &r.side[0], &r)
+        side_of(t, p, &r.side[1], &r)
+    else:
+        no_side(&r.side[1 - at])
+        side_of(t, c, &r.side[at], &r)
+    t.records += 1
+    t.by_reason[reason] += 1
+    t.room -= 1 if t.room else 0
+    if t.on_record != NULL:
+        t.on_record(t.ctx, &r)
+
+
+cdef void flow_export_now(FlowTable *t, uint32_t cell, const void *app_fields, uint32_t appl_ms) noexcept nogil:
+    export(t, cell, FLOW_DECODED, app_fields, appl_ms)
+
+
+# --- cells -------------------------------------------------------------------------------------------------------
+
+cdef inline uint32_t second_of(const FlowTable *t, int64_t ts) noexcept nogil:
+    cdef int64_t s
+    if ts <= t.epoch:
+        return 0
+    s = (ts - t.epoch) // SECOND
+    return <uint32_t>s if s < DUE_NEVER - 1 else DUE_NEVER - 1
+
+
+cdef void drop_one(FlowTable *t, uint32_t i) noexcept nogil:
+    cdef FlowCell *c = &t.cells[i]
+    if t.on_gone != NULL:
+        t.on_gone(t.ctx, t, c)
+    tracker_drop(t, c)
+    if c.peer != FLOW_NIL:
+        t.cells[c.peer].peer = FLOW_NIL
+    if t.pass_kind != PASS_END:
+        take_out(t, c.tag, i)        # at the end the whole index goes
+    c.flags = 0
+    c.peer = t.free_head
+    t.free_head = i
+    t.due[i] = DUE_FREE
+    t.active -= 1
+
+
+cdef void drop(FlowTable *t, uint32_t i) noexcept nogil:
+    """Remove a cell without a record; in bidirectional mode both."""
+    cdef uint32_t peer = t.cells[i].peer
+    drop_one(t, i)
+    if t.config.bidirectional and peer != FLOW_NIL:
+        drop_one(t, peer)
+
+
+cdef inline int64_t latest(const FlowTable *t, const FlowCell *c) noexcept nogil:
+    cdef int64_t last = c.last
+    if t.config.bidirectional and c.peer != FLOW_NIL and t.cells[c.peer].last > last:
+        last = t.cells[c.peer].last
+    return last
+
+
+cdef inline int64_t earliest(const FlowTable *t, const FlowCell *c) noexcept nogil:
+    """First packet since the latest export; the greatest number without one."""
+    cdef int64_t first = c.first if c.packets else NO_TIME
+    cdef const FlowCell *p
+    if t.config.bidirectional and c.peer != FLOW_NIL:
+        p = &t.cells[c.peer]
+        if p.packets and p.first < first:
+            first = p.first
+    return first
+
+
+cdef inline void due_at(FlowTable *t, uint32_t i) noexcept nogil:
+    """When a pass has to look at a flow under time-outs: never later than it expires."""
+    cdef FlowCell *c = &t.cells[i]
+    cdef int64_t first, at = latest(t, c) + t.config.idle_ns
+    if t.config.active_ns:
+        first = earliest(t, c)
+        if first < NO_TIME - t.config.active_ns and first + t.config.active_ns < at:
+            at = first + t.config.active_ns
+    t.due[i] = second_of(t, at)
+
+
+cdef void evict(FlowTable *t, uint32_t keep) noexcept nogil:
+    """Make room: see the module's description. `keep`: a cell whose flow must stay."""
+    cdef uint32_t i, looked = 0, best = FLOW_NIL, tries = 0
+    cdef int64_t last, oldest = 0
+    while looked < EVICT_LOOK and tries < t.top:
+        i = t.hand
+        t.hand = i + 1 if i + 1 < t.top else 0
+        ask(&t.cells[t.hand + EVICT_LOOK if t.hand + EVICT_LOOK < t.top else 0])
+        tries += 1
+        if not t.cells[i].flags & FC_LIVE or i == keep or (keep != FLOW_NIL and t.cells[keep].peer == i):
+            continue
+        looked += 1
+        last = latest(t, &t.cells[i])
+        if best == FLOW_NIL or last < oldest:
+            best = i
+            oldest = last
+    if best == FLOW_NIL:
+        return
+    t.evicted += 1
+    if t.config.bidirectional and t.cells[best].peer != FLOW_NIL:
+        t.evicted += 1
+    export(t, best, FLOW_EVICTED, NULL, 0)
+    drop(t, best)
+
+
+cdef inline void deadline(FlowTable *t, uint32_t i, int64_t ts) noexcept nogil:
+    """Spec 4.4: the first packet plus 0 to 15 whole seconds."""
+    cdef uint64_t s
+    t.cells[i].phase = <uint32_t>((ts - t.epoch) % SECOND) if ts > t.epoch else 0
+    s = <uint64_t>second_of(t, ts) + draw(t) % 16
+    t.due[i] = <uint32_t>s if s < DUE_NEVER - 1 else DUE_NEVER - 1
+
+
+cdef inline void stamp(FlowTable *t, FlowCell *c, const FlowPacket *v) noexcept nogil:
+    """What an entry takes from its first packet alone."""
+    memcpy(c.smac, v.smac, 6)
+    memcpy(c.dmac, v.dmac, 6)
+    c.has_mac = v.has_mac
+    c.vlan = v.vlan
+    c.direction = v.direction
+    c.app = 0
+    c.flags &= ~<uint8_t>FC_APP
+    if t.classify != NULL:
+        c.app = t.classify(t.ctx, v)
+        if c.app:
+            c.flags |= FC_APP
+
+
+cdef uint32_t create(FlowTable *t, const FlowPacket *v, uint32_t peer) noexcept nogil:
+    cdef uint32_t i, k
+    cdef FlowCell *c
+    while t.active >= t.limit:
+        evict(t, peer)
+    if <uint64_t>(t.active + 1) * 2 > <uint64_t>1 << t.lg_slots and t.lg_slots < t.lg_max and grow(t) < 0:
+        # as full as a table of this size may become; from here on flows are evicted
+        if <uint64_t>(t.active + 1) * 8 > <uint64_t>7 << t.lg_slots:
+            t.limit = t.active
+            evict(t, peer)
+    if t.free_head != FLOW_NIL:
+        i = t.free_head
+        t.free_head = t.cells[i].peer
+    else:
+        i = t.top
+        if i % LOOK == 0:
+            for k in range(<uint32_t>LOOK):
+                t.due[i + k] = DUE_FREE
+        t.top += 1
+    c = &t.cells[i]
+    c.src[0] = v.src[0]
+    c.src[1] = v.src[1]
+    c.dst[0] = v.dst[0]
+    c.dst[1] = v.dst[1]
+    c.sport = v.sport
+    c.dport = v.dport
+    c.proto = v.proto
+    c.flags = FC_LIVE | (FC_V6 if v.l3 == 6 else 0) | (FC_UNCOUNTED if v.sampled == SAMPLE_DECODE else 0)
+    c.tcp_flags = 0
+    c.tos = 0
+    c.packets = 0
+    c.bytes = 0
+    c.last = v.ts
+    c.first = v.ts
+    c.payload_ts = 0
+    c.fpex_ms = 0
+    c.peer = peer
+    c.tracker = FLOW_NIL
+    c.tag = v.tag
+    c.fragments = 0
+    c.app_state = 0
+    c.phase = 0
+    if peer == FLOW_NIL:
+        c.flags |= FC_FIRST
+    else:
+        t.cells[peer].peer = i
+    stamp(t, c, v)
+    put(t.slots, t.lg_slots, v.tag, i)
+    t.active += 1
+    t.created += 1
+    if t.config.schedule:
+        deadline(t, i, v.ts)
+    elif t.config.bidirectional and peer != FLOW_NIL:
+        t.due[i] = DUE_NEVER
+    else:
+        due_at(t, i)
+    return i
+
+
+# --- counting ------------------------------------------------------------------------------------------------------
+
+cdef inline int dropped(const FlowTable *t, int64_t active) noexcept nogil:
+    """Was a state of that last activity dropped by the latest compaction? (spec 5.8)"""
+    return t.config.schedule and t.compacted - active >= STATE_IDLE
+
+
+cdef void track_payload(FlowTable *t, FlowCell *c, const FlowPacket *v) noexcept nogil:
+    """First payload exchange (spec 5.3)."""
+    cdef FlowCell *p
+    c.flags |= FC_PAYLOAD
+    c.payload_ts = v.ts
+    if c.peer != FLOW_NIL:
+        p = &t.cells[c.peer]
+        if p.flags & FC_PAYLOAD and not (
+            dropped(t, p.last) if p.tracker == FLOW_NIL
+            else t.trackers[p.tracker].flags & TS_CLOSED or dropped(t, t.trackers[p.tracker].active)
+        ):
+            c.fpex_ms = latency_ms(v.ts - p.payload_ts)
+            if c.tracker != FLOW_NIL:
+                t.trackers[c.tracker].flags &= ~<uint8_t>TS_OLD_FPEX
+
+
+cdef int track_tcp(FlowTable *t, FlowCell *c, const FlowPacket *v) noexcept nogil:
+    """1: the packet ended the connection and is not examined further."""
+    cdef TcpState *s
+    cdef TcpState *peer = NULL
+    cdef FlowCell *p = NULL
+    cdef Segment g
+    g.ts = v.ts
+    g.seq = v.seq
+    g.length = v.payload
+    g.window = v.window
+    g.flags = v.tcp_flags
+    g.scale = v.wscale
+    if c.tracker == FLOW_NIL:
+        c.tracker = tracker_new(t)
+        if c.tracker == FLOW_NIL:
+            return 0
+        track_open(&t.trackers[c.tracker], &g, 1)
+    s = &t.trackers[c.tracker]
+    if s.flags & TS_CLOSED or dropped(t, s.active):
+        track_open(s, &g, 0)
+        c.flags &= ~<uint8_t>FC_PAYLOAD
+        if c.fpex_ms:
+            s.flags |= TS_OLD_FPEX
+    if c.peer != FLOW_NIL and track_wants_peer(s, &g):
+        p = &t.cells[c.peer]
+        if p.tracker != FLOW_NIL:
+            peer = &t.trackers[p.tracker]
+            if peer.flags & TS_CLOSED or dropped(t, peer.active):
+                peer = NULL
+    if not track_segment(s, peer, &g):
+        return 0
+    c.flags &= ~<uint8_t>FC_PAYLOAD
+    p.flags &= ~<uint8_t>FC_PAYLOAD
+    return 1
+
+
+cdef inline int over(FlowTable *t, uint32_t i, int64_t ts) noexcept nogil:
+    """End or report a flow whose time was up before this packet. 1: the cell is gone."""
+    cdef FlowCell *c = &t.cells[i]
+    cdef int64_t first
+    if ts - latest(t, c) >= t.config.idle_ns:
+        export(t, i, FLOW_IDLE, NULL, 0)
+        drop(t, i)
+        return 1
+    if t.config.active_ns:
+        first = earliest(t, c)
+        if first < ts and ts - first >= t.config.active_ns:
+            export(t, i, FLOW_ACTIVE, NULL, 0)
+    return 0
+
+
+cdef inline void count(FlowTable *t, FlowPacket *v) noexcept nogil:
+    cdef uint32_t i = v.cell, peer = FLOW_NIL
+    cdef FlowCell *c
+    cdef int ended = 0
+    if i == FLOW_NIL or not same(&t.cells[i], v):
+        i = find(t, v, &peer)
+    if not t.config.schedule:
+        if i != FLOW_NIL:
+            peer = t.cells[i].peer
+            if over(t, i, v.ts):
+                i = FLOW_NIL
+                if t.config.bidirectional:
+                    peer = FLOW_NIL
+        elif peer != FLOW_NIL and t.config.bidirectional and over(t, peer, v.ts):
+            peer = FLOW_NIL
+    if i == FLOW_NIL:
+        i = create(t, v, peer)
+    c = &t.cells[i]
+    v.cell = i
+    if c.flags & FC_RESTING:
+        c.flags &= ~<uint8_t>FC_RESTING
+        stamp(t, c, v)
+        deadline(t, i, v.ts)
+    if t.config.track:
+        if c.proto == PROTO_TCP:
+            ended = track_tcp(t, c, v)
+        elif dropped(t, c.last):
+            c.flags &= ~<uint8_t>FC_PAYLOAD
+            c.fpex_ms = 0
+        if v.payload and not c.flags & FC_PAYLOAD and not ended:
+            track_payload(t, c, v)
+    if v.ts > c.last:
+        c.last = v.ts
+    if c.flags & FC_UNCOUNTED:
+        t.ignored += v.packets
+        t.ignored_bytes += v.bytes
+    else:
+        if c.packets == 0 or v.ts < c.first:
+            c.first = v.ts
+        if c.packets == 0:
+            c.last = v.ts            # of what is counted now, though an older packet may have come later
+        c.packets += v.packets
+        c.bytes += v.bytes
+        c.tcp_flags |= v.tcp_flags
+        c.tos |= v.tos
+        if v.fragments:
+            c.fragments += v.fragments
+        t.packets += v.packets
+        t.bytes += v.bytes
+    if c.flags & FC_APP and t.on_packet != NULL and (v.payload or v.tcp_flags & (TCP_SYN | TCP_FIN)):
+        t.on_packet(t.ctx, t, v)
+
+
+cdef inline void start(FlowTable *t, int64_t ts) noexcept nogil:
+    t.started = 1
+    t.epoch = ts - ((ts % SECOND) + SECOND) % SECOND
+    t.next_pass = ts
+    t.next_compaction = ts
+    t.compacted = -0x4000000000000000
+
+
+cdef uint32_t flow_update(FlowTable *t, FlowPacket *v, uint32_t n) noexcept nogil:
+    cdef uint32_t base = 0, i, k, end
+    cdef FlowCell *c
+    if n and not t.started:
+        start(t, v[0].ts)
+    if t.pass_at != FLOW_NIL and run_pass(t):
+        return 0
+    while base < n:
+        end = base + GROUP if base + GROUP < n else n
+        for i in range(base, end):
+            v[i].tag = tag_of(t, &v[i])
+            ask(&t.slots[home_of(t, v[i].tag)])
+        for i in range(base, end):
+            k = guess(t, v[i].tag)
+            v[i].cell = k
+            if k != FLOW_NIL:
+                ask(&t.cells[k])
+                if v[i].proto == PROTO_TCP or not t.config.schedule:
+                    ask(&t.cells[k].first)
+        for i in range(base, end):
+            k = v[i].cell
+            if k != FLOW_NIL and (v[i].proto == PROTO_TCP or t.config.bidirectional):
+                c = &t.cells[k]
+                if t.config.bidirectional and c.peer != FLOW_NIL:
+                    ask(&t.cells[c.peer])
+                    ask(&t.cells[c.peer].first)
+                if v[i].proto == PROTO_TCP and c.tracker != FLOW_NIL and c.tracker < t.tracker_top:
+                    ask(&t.trackers[c.tracker])
+        for i in range(base, end):
+            if v[i].sampled == SAMPLE_IGNORE:
+                t.ignored += v[i].packets
+                t.ignored_bytes += v[i].bytes
+                v[i].cell = FLOW_NIL
+                continue             # no tracking, no export tick (spec 3.10)
+            if t.room < FLOW_ROOM:
+                return i
+            count(t, &v[i])
+            if flow_tick(t, v[i].ts):
+                return i + 1
+        base = end
+    return n
+
+
+# --- passes --------------------------------------------------------------------------------------------------------
+
+cdef inline int look_timeouts(FlowTable *t, uint32_t i, int64_t now) noexcept nogil:
+    cdef FlowCell *c = &t.cells[i]
+    if now - latest(t, c) >= t.config.idle_ns:
+        export(t, i, FLOW_IDLE, NULL, 0)
+        drop(t, i)
+        return 0
+    if t.config.active_ns and earliest(t, c) < now and now - earliest(t, c) >= t.config.active_ns:
+        export(t, i, FLOW_ACTIVE, NULL, 0)
+    due_at(t, i)
+    return 0
+
+
+cdef inline int look_schedule(FlowTable *t, uint32_t i, int64_t now) noexcept nogil:
+    cdef FlowCell *c = &t.cells[i]
+    cdef int64_t at = t.epoch + <int64_t>t.due[i] * SECOND + c.phase
+    cdef int64_t idle, steps
+    if at > now:
+        return 0
+    if c.packets:
+        export(t, i, FLOW_SCHEDULE, NULL, 0)
+        # D18: the first of the flow's own multiples of 15 s that lies ahead
+        steps = (now - at) // PERIOD + 1
+        t.due[i] = second_of(t, at + steps * PERIOD)
+        return 0
+    if t.pass_kind == PASS_COMPACT:
+        idle = c.last
+        if c.tracker != FLOW_NIL and t.trackers[c.tracker].active < idle:
+            idle = t.trackers[c.tracker].active
+        if now - idle >= STATE_IDLE:
+            drop(t, i)
+        else:
+            c.flags |= FC_RESTING
+    return 0
+
+
+cdef int run_pass(FlowTable *t) noexcept nogil:
+    """Look at what is due, from where the pass stood. 1: room ran out."""
+    cdef uint32_t i = t.pass_at, k, soonest, now_s
+    cdef int64_t now = t.pass_now
+    now_s = second_of(t, now) if t.pass_kind != PASS_END else DUE_NEVER
+    while i < t.top:
+        if i % LOOK == 0:
+            if i + LOOK < t.top:
+                for k in range(i + LOOK, i + 2 * LOOK):
+                    if t.due[k] <= now_s:
+                        ask(&t.cells[k])
+                        ask(&t.cells[k].first)
+            soonest = DUE_FREE
+            for k in range(<uint32_t>LOOK):
+                soonest = t.due[i + k] if t.due[i + k] < soonest else soonest
+            if soonest > now_s:
+                i += LOOK
+                continue
+        if t.due[i] <= now_s:
+            if t.room < FLOW_ROOM:
+                t.pass_at = i
+                return 1
+            if t.pass_kind == PASS_END:
+                if t.due[i] != DUE_NEVER:
+                    export(t, i, FLOW_END, NULL, 0)
+                    drop(t, i)
+            elif t.config.schedule:
+                look_schedule(t, i, now)
+            else:
+                look_timeouts(t, i, now)
+        i += 1
+    t.pass_at = FLOW_NIL
+    if t.pass_kind == PASS_COMPACT:
+        t.compacted = now
+    if t.pass_kind == PASS_END:
+        memset(t.slots, 0, (<size_t>1 << t.lg_slots) * sizeof(FlowSlot))
+        t.top = 0
+        t.hand = 0
+        t.free_head = FLOW_NIL
+        t.pass_kind = PASS_TIMER
+    else:
+        shrink(t)
+    return 0
+
+
+cdef void shrink(FlowTable *t) noexcept nogil:
+    """After a burst: leave the unused end of the block, so that passes and eviction do not walk over it."""
+    cdef uint32_t i = t.top
+    if t.active * 4 > t.top:
+        return
+    while i and t.due[i - 1] == DUE_FREE:
+        i -= 1
+    if i * 2 > t.top:
+        return
+    t.top = i
+    t.hand = 0
+    t.free_head = FLOW_NIL
+    while i:
+        i -= 1
+        if t.due[i] == DUE_FREE:
+            t.cells[i].peer = t.free_head
+            t.free_head = i
+    # the last group of `due` keeps its marks: create() writes them only at multiples of LOOK
+
+
+cdef int flow_tick(FlowTable *t, int64_t now) noexcept nogil:
+    cdef int64_t period
+    if t.pass_at != FLOW_NIL:
+        return run_pass(t)
+    if not t.started:
+        return 0
+    if now < t.next_pass and likely(t.next_pass - now <= STATE_IDLE):
+        return 0
+    period = PASS_SCHEDULE if t.config.schedule else PASS_TIMEOUT
+    t.next_pass = now + period       # also when the clock was set back
+    t.pass_now = now
+    t.pass_kind = PASS_TIMER
+    if t.config.schedule and (now >= t.next_compaction or t.next_compaction - now > STATE_IDLE):
+        t.next_compaction = now + COMPACTION
+        t.pass_kind = PASS_COMPACT
+    t.pass_at = 0
+    return run_pass(t)
+
+
+cdef int flow_finish(FlowTable *t) noexcept nogil:
+    if t.pass_at != FLOW_NIL:
+        if t.pass_kind == PASS_END:
+            return run_pass(t)
+        if run_pass(t):
+            return 1
+    t.pass_kind = PASS_END
+    t.pass_at = 0
+    return run_pass(t)
+
+
+cdef uint64_t flow_open_packets(const FlowTable *t, uint64_t *bytes) noexcept nogil:
+    cdef uint32_t i
+    cdef uint64_t n = 0, b = 0
+    for i in range(t.top):
+        if t.cells[i].flags & FC_LIVE:
+            n += t.cells[i].packets
+            b += t.cells[i].bytes
+    bytes[0] = b
+    return n

@@ -1,0 +1,12 @@
+"""From a decoded packet to what the flow table counts."""
+from libc.stdint cimport uint8_t
+
+from netprobe._core.flow cimport FlowPacket, FlowTable
+from netprobe._core.packet cimport Packet
+
+# 0: not an IP packet, a header cut off, or a fragment (reassemble first): not counted.
+# For a reassembled datagram the caller sets packets, fragments and bytes afterwards.
+# `frame` is the packet that came by wire (MACs, VLAN): p itself, or the datagram's last fragment.
+cdef int flow_view(const FlowTable *t, const Packet *p, const Packet *frame, FlowPacket *v) noexcept nogil
+# SAMPLE_* of a unidirectional flow, for config.sample > 1 (spec 3.10)
+cdef uint8_t flow_verdict(const FlowTable *t, const FlowPacket *v) noexcept nogil

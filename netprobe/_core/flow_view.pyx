@@ -1,0 +1,230 @@
+"""A decoded packet as the flow table sees it: lengths and ports by the headers alone (kprobe spec 3.3 to 3.10)."""
+from libc.stdint cimport int8_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
+
+from netprobe._core.flow cimport (
+    SAMPLE_DECODE, SAMPLE_EXPORT, SAMPLE_IGNORE, FlowConfig, FlowPacket, FlowTable,
+)
+from netprobe._core.packet cimport (
+    DIR_IN, DIR_OUT, DIR_UNKNOWN, L3_IPV4, PF_ETHER, PF_FRAG, PROTO_ICMP, PROTO_ICMPV6, PROTO_NONE, PROTO_TCP,
+    PROTO_UDP, Packet, mix64,
+)
+from netprobe._core.tracker cimport TCP_SYN
+from netprobe._core.wire.be cimport be16, be32
+from netprobe._core.wire.ethernet cimport ET_QINQ, ET_QINQ_OLD1, ET_QINQ_OLD2, ET_QINQ_OLD3, ET_VLAN, MAX_TAGS
+
+cdef enum:
+    IPV4_HEADER = 20
+    IPV6_HEADER = 40
+    TCP_HEADER = 20
+    UDP_HEADER = 8
+    ICMP_HEADER = 4
+    OPT_END = 0
+    OPT_NOP = 1
+    OPT_WSCALE = 3
+
+
+cdef uint16_t inner_vlan(const Packet *p) noexcept nogil:
+    """Identifier of the last of several tags, next to each other or not."""
+    cdef uint32_t at = 12, end = p.l3_off
+    cdef uint16_t kind, found = p.vlan_id
+    cdef int i
+    if not p.flags & PF_ETHER:
+        return found
+    for i in range(MAX_TAGS):
+        if at + 4 > end or at + 4 > p.caplen:
+            break
+        kind = be16(p.data + at)
+        if not (kind == ET_VLAN or kind == ET_QINQ or kind == ET_QINQ_OLD1 or kind == ET_QINQ_OLD2
+                or kind == ET_QINQ_OLD3):
+            break
+        found = be16(p.data + at + 2) & 0xFFF
+        at += 4
+    return found
+
+
+cdef inline int8_t window_scale(const uint8_t *tcp, uint32_t header) noexcept nogil:
+    """The window-scale option (RFC 7323 2.2); -1 without."""
+    cdef uint32_t at = TCP_HEADER
+    while at < header:
+        if tcp[at] == OPT_END:
+            break
+        if tcp[at] == OPT_NOP:
+            at += 1
+            continue
+        if at + 2 > header or tcp[at + 1] < 2 or at + tcp[at + 1] > header:
+            break
+        if tcp[at] == OPT_WSCALE and tcp[at + 1] == 3:
+            return <int8_t>(tcp[at + 2] if tcp[at + 2] < 127 else 127)
+        at += tcp[at + 1]
+    return -1
+
+
+cdef inline int64_t icmp_reply(int l3, uint8_t kind) noexcept nogil:
+    """The request type that a reply type answers, or -1."""
+    if l3 == L3_IPV4:
+        if kind == 0:
+            return 8
+        if kind == 14 or kind == 16 or kind == 18:
+            return kind - 1
+    elif kind == 129:
+        return 128
+    return -1
+
+
+cdef inline uint64_t direct_hash(const FlowTable *t, const FlowPacket *v, int back) noexcept nogil:
+    """Hash of a unidirectional key (sampling)."""
+    cdef const uint64_t *a = <const uint64_t *>v.src
+    cdef const uint64_t *b = <const uint64_t *>v.dst
+    cdef uint64_t ports = (<uint64_t>v.dport << 16 | v.sport) if back else (<uint64_t>v.sport << 16 | v.dport)
+    cdef uint64_t h
+    if back:
+        a = b
+        b = <const uint64_t *>v.src
+    h = mix64(t.config.seed ^ a[0])
+    h = mix64(h ^ a[1])
+    h = mix64(h + b[0])
+    h = mix64(h ^ b[1])
+    return mix64(h ^ (ports << 8) ^ v.proto)
+
+
+cdef int flow_view(const FlowTable *t, const Packet *p, const Packet *frame, FlowPacket *v) noexcept nogil:
+    cdef const uint8_t *ip = p.data + p.l3_off
+    cdef const uint8_t *d
+    cdef uint32_t captured, total, off, have, n
+    cdef int64_t request
+    if p.l3 == 0 or p.l3_off >= p.caplen:
+        return 0
+    captured = p.caplen - p.l3_off
+    if p.l3 == L3_IPV4:
+        if captured < IPV4_HEADER or ip[0] >> 4 != 4:
+            return 0
+        if p.flags & PF_FRAG:
+            return 0
+        total = be16(ip + 2)
+        off = <uint32_t>(ip[0] & 15) * 4
+        if total == 0:               # segmentation offload
+            total = p.wirelen - p.l3_off if p.wirelen > p.l3_off else captured
+        if off < IPV4_HEADER or total < off:
+            return 0
+        v.tos = ip[1]
+        v.proto = ip[9]
+        v.src[0] = v.src[1] = v.dst[0] = v.dst[1] = 0
+        memcpy(&v.src[0], ip + 12, 4)
+        memcpy(&v.dst[0], ip + 16, 4)
+    else:
+        if captured < IPV6_HEADER or ip[0] >> 4 != 6:
+            return 0
+        total = be16(ip + 4)
+        if total:
+            total += IPV6_HEADER
+        else:
+            total = p.wirelen - p.l3_off if p.wirelen > p.l3_off else captured
+        if total < IPV6_HEADER:
+            return 0
+        v.tos = <uint8_t>(be16(ip) >> 4)
+        off = IPV6_HEADER
+        v.proto = ip[6]
+        if not t.config.raw_extensions:
+            if p.flags & PF_FRAG:
+                return 0
+            if v.proto != p.proto and p.proto != PROTO_NONE:
+                v.proto = p.proto
+                off = extensions_end(ip, captured if captured < total else total, p.proto)
+        memcpy(&v.src[0], ip + 8, 16)
+        memcpy(&v.dst[0], ip + 24, 16)
+    v.l3 = p.l3
+    v.ts = p.ts
+    v.pkt = p
+    v.packets = 1
+    v.fragments = 0
+    v.bytes = total
+    v.sport = 0
+    v.dport = 0
+    v.tcp_flags = 0
+    v.seq = 0
+    v.window = 0
+    v.wscale = -1
+    have = captured if captured < total else total
+    have = have - off if have > off else 0
+    n = total - off if total > off else 0
+    d = ip + off
+    if v.proto == PROTO_TCP:
+        if have < TCP_HEADER:
+            return 0
+        v.sport = be16(d)
+        v.dport = be16(d + 2)
+        v.seq = be32(d + 4)
+        v.tcp_flags = d[13]
+        v.window = be16(d + 14)
+        off = <uint32_t>(d[12] >> 4) * 4
+        if off < TCP_HEADER:
+            off = TCP_HEADER
+        v.payload = n - off if n > off else 0
+        if v.tcp_flags & TCP_SYN and off > TCP_HEADER:
+            v.wscale = window_scale(d, off if off < have else have)
+    elif v.proto == PROTO_UDP:
+        if have < UDP_HEADER:
+            return 0
+        v.sport = be16(d)
+        v.dport = be16(d + 2)
+        v.payload = n - UDP_HEADER
+    elif v.proto == PROTO_ICMP or (v.proto == PROTO_ICMPV6 and t.config.bidirectional and have >= ICMP_HEADER):
+        if have < ICMP_HEADER:
+            return 0
+        v.payload = n - ICMP_HEADER
+        request = icmp_reply(v.l3, d[0]) if t.config.bidirectional else -1
+        if request >= 0:             # so that question and answer are one flow
+            v.sport = <uint16_t>(request * 256 + d[1])
+        else:
+            v.dport = be16(d)
+    else:
+        v.payload = n
+    # what the wire adds
+    v.vlan = 0
+    if frame.vlan_count:
+        v.vlan = frame.vlan_id if frame.vlan_count == 1 else inner_vlan(frame)
+    v.direction = p.direction
+    if frame.flags & PF_ETHER:
+        v.has_mac = 1
+        memcpy(v.dmac, frame.data, 6)
+        memcpy(v.smac, frame.data + 6, 6)
+        if t.config.use_mac:
+            if memcmp(v.dmac, t.config.mac, 6) == 0:
+                v.direction = DIR_IN
+            elif memcmp(v.smac, t.config.mac, 6) == 0:
+                v.direction = DIR_OUT
+            else:
+                v.direction = DIR_UNKNOWN
+    else:
+        v.has_mac = 0
+        memset(v.smac, 0, 6)
+        memset(v.dmac, 0, 6)
+    v.sampled = flow_verdict(t, v) if t.config.sample > 1 else SAMPLE_EXPORT
+    return 1
+
+
+cdef uint8_t flow_verdict(const FlowTable *t, const FlowPacket *v) noexcept nogil:
+    if direct_hash(t, v, 0) % t.config.sample == 0:
+        return SAMPLE_EXPORT
+    if (v.proto == PROTO_TCP or v.proto == PROTO_UDP) and direct_hash(t, v, 1) % t.config.sample == 0:
+        return SAMPLE_DECODE
+    return SAMPLE_IGNORE
+
+
+cdef uint32_t extensions_end(const uint8_t *ip, uint32_t n, uint8_t proto) noexcept nogil:
+    """Where the header `proto` begins behind IPv6 extensions; decode has walked them already."""
+    cdef uint32_t at = IPV6_HEADER, step
+    cdef uint8_t kind = ip[6]
+    while kind != proto and at + 8 <= n:
+        if kind == 44:
+            step = 8
+        elif kind == 51:
+            step = (<uint32_t>ip[at + 1] + 2) * 4
+        elif kind == 0 or kind == 43 or kind == 60 or kind == 139 or kind == 140:
+            step = (<uint32_t>ip[at + 1] + 1) * 8
+        else:
+            break
+        kind = ip[at]
+        at += step
+    return at

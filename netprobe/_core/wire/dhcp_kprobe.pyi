@@ -1,0 +1,3 @@
+from typing import Any
+
+def parse(data: bytes) -> dict[str, Any]: ...
