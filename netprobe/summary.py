@@ -76,7 +76,13 @@ class Summary:
         return render_json.dumps(self.to_dict())
 
     def to_prometheus(self, **labels: str) -> str:
-        """The same numbers in Prometheus's text format; ``labels`` go on every sample."""
+        """The same numbers in Prometheus's text format; ``labels`` go on every sample.
+
+        ConfigError for a label that Prometheus would not take.
+        """
+        for name in labels:
+            if not (name.isascii() and name.isidentifier()):
+                raise ConfigError(f"label {name!r}: expected letters, digits and _, no digit first")
         return render_prometheus.render(
             [window.with_labels(**({"policy": "default"} | labels)) for window in self.windows], self._geo
         )
