@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from netprobe._core.capfile import CaptureReader
 from netprobe._core.columns import CAUSES, COLUMNS, ColumnReader
-from netprobe._core.decode import known_link_type
-from netprobe.errors import ConfigError, InputError
+from netprobe.errors import ConfigError
 from netprobe.hosts import parse_hosts
-from netprobe.inputs.sources import open_source
-from netprobe.linktypes import name_of
+from netprobe.inputs.captures import complaints, open_capture
 
 if TYPE_CHECKING:
     import numpy
@@ -98,6 +96,7 @@ def packets(
 
     columns: which ones (default: all). filter: a tcpdump expression. hosts: CIDRs that make `direction`.
     inner: the innermost IP header of tunnels instead of the outermost.
+    A file that is cut off or damaged is a RuntimeWarning after what could be read.
     InputError: the file cannot be read. ConfigError: no such column, bad filter or hosts.
     """
     wanted = list(COLUMNS) if columns is None else list(columns)
@@ -124,24 +123,15 @@ def _chunks(
 ) -> Iterator[PacketChunk]:
     import numpy
 
-    with open_source(path) as source:
-        reader = CaptureReader(source)
-        try:
-            reader.open()
-        except ValueError as problem:
-            raise source.error() or InputError(
-                f"{source.name}: {problem}; expected a pcap or pcapng capture"
-            ) from None
-        if reader.format_name == "pcap" and not known_link_type(reader.interfaces()[0][0]):
-            raise InputError(
-                f"{source.name}: link type {name_of(reader.interfaces()[0][0])} is not supported"
-            )
+    with open_capture(path) as (source, reader):
         native = ColumnReader(reader, hosts=hosts, compile_filter=compile_filter, inner=int(inner))
         while not native.at_end:
             arrays = {name: numpy.empty(chunk_rows, dtype=COLUMNS[name][0]) for name in wanted}
             rows = native.fill(arrays, chunk_rows)
             if rows:
                 yield PacketChunk({name: array[:rows] for name, array in arrays.items()})
+        for text in complaints(source, reader):
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
 
 
 __all__ = ["CAUSES", "FLAGS", "PacketChunk", "packets"]

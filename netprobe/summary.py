@@ -7,21 +7,21 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from netprobe._core.capfile import CaptureReader
-from netprobe._core.decode import known_link_type
 from netprobe._core.engine import Engine
 from netprobe.errors import ConfigError, InputError
 from netprobe.handlers.config import DEFAULT_HANDLERS, HandlerConfig, HandlerSpec, parse_handlers
 from netprobe.hosts import parse_hosts
-from netprobe.inputs.sources import Source, open_source
-from netprobe.linktypes import name_of
+from netprobe.inputs.captures import complaints, open_capture
+from netprobe.inputs.sources import check_path
 from netprobe.metrics import render_json, render_prometheus
 from netprobe.metrics.table import native_class
 from netprobe.metrics.window import HandlerWindow, merged, window_key
 
 if TYPE_CHECKING:
+    from netprobe._core.capfile import CaptureReader
     from netprobe._core.store import MetricBlock
     from netprobe.geo import GeoNames
+    from netprobe.inputs.sources import Source
 
 NS = 1_000_000_000
 MAX_WORKERS = 16
@@ -76,7 +76,13 @@ class Summary:
         return render_json.dumps(self.to_dict())
 
     def to_prometheus(self, **labels: str) -> str:
-        """The same numbers in Prometheus's text format; ``labels`` go on every sample."""
+        """The same numbers in Prometheus's text format; ``labels`` go on every sample.
+
+        ConfigError for a label that Prometheus would not take.
+        """
+        for name in labels:
+            if not (name.isascii() and name.isidentifier()):
+                raise ConfigError(f"label {name!r}: expected letters, digits and _, no digit first")
         return render_prometheus.render(
             [window.with_labels(**({"policy": "default"} | labels)) for window in self.windows], self._geo
         )
@@ -196,6 +202,9 @@ def summarize(
         progress,
         stop,
     )
+    # not after hours with the files before it
+    for one in paths[1:]:
+        check_path(one)
     for one in paths:
         if not run.read(one):
             break
@@ -231,32 +240,14 @@ class _Run:
     def read(self, path: PathLike) -> bool:
         """Read one capture to its end. False: stopped."""
         try:
-            source = open_source(path, self.stop)
+            with open_capture(path, self.stop) as (source, reader):
+                self.engine.attach(reader)
+                (self._alone if self.workers == 1 else self._together)(reader, source)
+                if not self.interrupted:
+                    self.warnings += complaints(source, reader)
         except InterruptedError:
             self.interrupted = True
-            return False
-        with source:
-            reader = CaptureReader(source)
-            try:
-                reader.open()
-            except ValueError as problem:
-                if source.error() is not None:
-                    raise source.error() from None  # type: ignore[misc]
-                raise InputError(f"{source.name}: {problem}; expected a pcap or pcapng capture") from None
-            except OSError as problem:
-                raise InputError(f"{source.name}: cannot be read: {problem.strerror}") from None
-            if reader.format_name == "pcap":
-                self._check_link_type(reader, source)
-            self.engine.attach(reader)
-            (self._alone if self.workers == 1 else self._together)(reader, source)
-            if not self.interrupted:
-                self._judge(reader, source)
         return not self.interrupted
-
-    def _check_link_type(self, reader: CaptureReader, source: Source) -> None:
-        linktype = reader.interfaces()[0][0]
-        if not known_link_type(linktype):
-            raise InputError(f"{source.name}: link type {name_of(linktype)} is not supported")
 
     def _tick(self, reader: CaptureReader, source: Source) -> bool:
         """Report progress; True: somebody wants it to end."""
@@ -290,31 +281,6 @@ class _Run:
             for thread in threads:
                 thread.join()
         self.engine.check()
-
-    def _judge(self, reader: CaptureReader, source: Source) -> None:
-        """Say what was wrong with the file; what came before counts."""
-        name = source.name
-        problem = source.error()
-        if problem is not None:
-            self.warnings.append(f"{problem}; what came before counts")
-        elif reader.how_ended == "cut":
-            self.warnings.append(f"{name}: is cut off in the middle of a record; what came before counts")
-        elif reader.how_ended == "damaged":
-            self.warnings.append(
-                f"{name}: has an impossible record after {reader.bytes_read} bytes; what came before counts"
-            )
-        elif reader.how_ended == "io":
-            self.warnings.append(f"{name}: {reader.error_text}; what came before counts")
-        if reader.orphan_packets:
-            self.warnings.append(
-                f"{name}: {reader.orphan_packets} packets of interfaces that the file does not describe"
-            )
-        strange = [(kind, n) for kind, n in reader.interfaces() if n and not known_link_type(kind)]
-        if strange and len(strange) == sum(1 for _, n in reader.interfaces() if n):
-            names = ", ".join(sorted({name_of(kind) for kind, _ in strange}))
-            raise InputError(f"{name}: link type {names} is not supported")
-        for kind, n in strange:
-            self.warnings.append(f"{name}: {n} packets of link type {name_of(kind)}, which is not supported")
 
 
 def _open_geo(city: PathLike | None, asn: PathLike | None) -> GeoNames:

@@ -47,7 +47,9 @@ def test_what_came_before_counts(tmp_path: Path, name: str, workers: int) -> Non
     assert summary.to_dict()["1m"]["packets"]["total"] == case.packets
     assert len(summary.warnings) == 1
     assert str(path) in summary.warnings[0]
-    assert sum(chunk.rows for chunk in netprobe.packets(path)) == case.packets
+    with pytest.warns(RuntimeWarning) as told:
+        assert sum(chunk.rows for chunk in netprobe.packets(path)) == case.packets
+    assert [str(warning.message) for warning in told] == summary.warnings
 
 
 @pytest.mark.parametrize("cut", [10, 18, 30, 1000])
@@ -148,12 +150,13 @@ def unknown_link_type_ng(folder: Path) -> Path:
 
 
 ERRORS: dict[Callable[[Path], Path], str] = {
-    not_a_capture: "",
+    not_a_capture: "not a capture",
     missing: "(?i)no such file",
     directory: "(?i)directory",
     empty: "(?i)empty",
-    half_header: "",
+    half_header: "ends inside its header",
     unknown_link_type: "USER0",
+    unknown_link_type_ng: "USER0",
 }
 
 
@@ -168,9 +171,14 @@ def test_errors_name_the_file(tmp_path: Path, make: Callable[[Path], Path], face
     assert "\n" not in text
 
 
-def test_link_type_of_pcapng(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="USER0"):
-        netprobe.summarize(unknown_link_type_ng(tmp_path))
+@pytest.mark.parametrize("make", [missing, directory], ids=lambda m: m.__name__)
+def test_a_bad_path_is_found_before_anything_is_read(
+    tmp_path: Path, make: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = write(tmp_path, generate.pcap([]))
+    monkeypatch.setattr("netprobe.summary.open_capture", lambda *_: pytest.fail("the first file was opened"))
+    with pytest.raises(InputError, match=ERRORS[make]):
+        netprobe.summarize([good, make(tmp_path)])
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and sys.platform != "linux", reason="root reads everything")

@@ -411,6 +411,13 @@ def test_stop(many_packets: Path, workers: int) -> None:
     assert early.merge(summed(CAPTURES / "http.pcap", "net")).interrupted == early.interrupted
 
 
+@pytest.mark.parametrize("name", ["bad-label", "", "1st", "straße"])
+def test_labels_that_prometheus_refuses(name: str) -> None:
+    summary = summed(CAPTURES / "icmp.pcap", "net")
+    with pytest.raises(ConfigError, match="letters, digits"):
+        summary.to_prometheus(**{name: "x"})
+
+
 def test_html_is_escaped() -> None:
     summary = summed(CAPTURES / "demo.pcap")
     html = summary._repr_html_()

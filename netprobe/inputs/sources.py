@@ -7,10 +7,12 @@ decompression (which runs without the GIL) overlaps with parsing.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import stat
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol, cast
 
 from netprobe.errors import InputError
@@ -18,7 +20,7 @@ from netprobe.errors import InputError
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["Source", "open_source"]
+__all__ = ["Source", "check_path", "open_source"]
 
 STDIN_NAME = "(standard input)"
 SNIFF_BYTES = 8
@@ -390,6 +392,18 @@ def open_source(path: str | bytes | os.PathLike[str], stop: Stop | None = None) 
     except BaseException:
         os.close(raw)
         raise
+
+
+def check_path(path: str | bytes | os.PathLike[str]) -> None:
+    """InputError for a path that open_source cannot open, without opening it: it might be a FIFO."""
+    name = os.fsdecode(path)
+    if name == "-":
+        return
+    mode = _open(name, lambda: Path(name).stat().st_mode)
+    if stat.S_ISDIR(mode):
+        raise InputError(f"{name}: is a directory; {CAPTURE_HINT}")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{name}: {_reason(PermissionError(errno.EACCES, ''))}; {CAPTURE_HINT}")
 
 
 def _source_of(name: str, raw: int, stop: Stop | None) -> Source:
