@@ -27,9 +27,7 @@ def called_name(default: str) -> str:
     return default if name in ("", "-c", "pytest") or name.endswith(".py") else name
 
 
-def parse(
-    usage: str, argv: list[str], version: str, *, repeatable: Collection[str] = ()
-) -> dict[str, Any]:
+def parse(usage: str, argv: list[str], version: str, *, repeatable: Collection[str] = ()) -> dict[str, Any]:
     """Arguments by the names of the usage text, defaults filled in.
 
     `repeatable`: flags that may be given several times; the usage text must say so by `...`.

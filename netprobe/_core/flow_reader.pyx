@@ -8,7 +8,7 @@ from libc.string cimport memcpy, memset
 
 from netprobe._core.bpf cimport BpfProgram
 from netprobe._core.capfile cimport BATCH_PACKETS, CaptureReader
-from netprobe._core.decode cimport Subnet, decode_batch, decode_datagram
+from netprobe._core.decode cimport decode_batch, decode_datagram, free_hosts, set_hosts
 from netprobe._core.flow cimport (
     N_REASONS, FlowConfig, FlowPacket, FlowRecord, flow_finish, flow_free, flow_init, flow_open_packets,
     flow_update,
@@ -108,27 +108,19 @@ cdef class FlowReader:
         self.reader = reader
         self.compile_filter = compile_filter
         self.programs = {}
-        hosts = list(hosts)
         self.packets = <Packet *>malloc(BATCH_PACKETS * sizeof(Packet))
         self.whole = <Packet *>malloc(BATCH_PACKETS * sizeof(Packet))
         self.views = <FlowPacket *>malloc(BATCH_PACKETS * sizeof(FlowPacket))
         self.stage.records = <FlowRecord *>malloc(STAGE_RECORDS * sizeof(FlowRecord))
-        self.config.hosts = <Subnet *>calloc(len(hosts) + 1, sizeof(Subnet))
         if (self.packets == NULL or self.whole == NULL or self.views == NULL or self.stage.records == NULL
-                or self.config.hosts == NULL or flow_init(&self.table, &c) < 0):
+                or flow_init(&self.table, &c) < 0):
             raise MemoryError
         if frag_init(&self.frags, FRAG_DATAGRAMS, FRAG_BYTES) < 0:
             raise MemoryError
         self.ready = 1
         self.table.ctx = &self.stage
         self.table.on_record = keep_record
-        for i, (family, address, prefix) in enumerate(hosts):
-            self.config.hosts[i].family = family
-            for j in range(4 if family == 4 else 16):
-                bits = min(8, max(0, prefix - 8 * j))
-                self.config.hosts[i].mask[j] = <uint8_t>(0xFF00 >> bits)
-                self.config.hosts[i].net[j] = (<uint8_t>address[j]) & self.config.hosts[i].mask[j]
-        self.config.n_hosts = <int>len(hosts)
+        set_hosts(&self.config, list(hosts))
 
     def __dealloc__(self):
         if self.reader is not None:
@@ -140,7 +132,7 @@ cdef class FlowReader:
         free(self.whole)
         free(self.views)
         free(self.stage.records)
-        free(self.config.hosts)
+        free_hosts(&self.config)
 
     def fill(self, dict buffers, Py_ssize_t limit):
         """Write up to `limit` records into {column: writable buffer}. Returns how many; 0 at the end."""

@@ -13,7 +13,8 @@ class Batch:
 
     ``columns``: the names of COLUMNS, DERIVED and ``l3``, each a contiguous buffer of integers (``src`` and
     ``dst``: 16 bytes per record, IPv4 in the first four). ``customs``: (column id, kind, values, offsets or
-    None, marks or None, leave zeros out); values are integers, or the bytes that ``count + 1`` offsets cut up.
+    None, marks or None, leave zeros out); values are integers, or the bytes that ``count + 1`` offsets cut
+    up.
     ValueError when sizes or types do not fit.
     """
 
