@@ -1,10 +1,11 @@
-"""Periods, rates and deep sampling against a model in plain Python (metrics spec 2.2 to 2.6)."""
+"""Periods, rates, sampling and the order of rows, against models in Python (metrics spec 1.4, 2)."""
 
 from __future__ import annotations
 
 import math
+import random
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ def frame(i: int) -> bytes:
     )
 
 
-def capture(path: Path, stamps: Sequence[int]) -> Path:
+def capture(path: Path, stamps: Sequence[int], frame: Callable[[int], bytes] = frame) -> Path:
     out = [struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 65535, 1)]
     for i, stamp in enumerate(stamps):
         data = frame(i)
@@ -184,3 +185,24 @@ def test_deep_sampling(tmp_path: Path, rate: int, workers: int) -> None:
     assert [row["estimate"] for row in body["top_ipv4"]] == top
     for row in body["top_ipv4"]:
         assert row["estimate"] == sources[row["name"]]
+
+
+# --- rows of equal counts ---
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_equal_rows_stand_in_the_order_of_their_keys(tmp_path: Path, workers: int, seed: int) -> None:
+    """Not in that of their arrival: two runs over the same packets give the same document."""
+    peers = [*range(1, 31)] * 2 + [7, 23]
+    random.Random(seed).shuffle(peers)
+
+    def from_peer(i: int) -> bytes:
+        data = frame(i)
+        return data[:26] + bytes([10, 0, 0, peers[i]]) + data[30:]
+
+    path = capture(tmp_path / "f.pcap", [START + i for i in range(len(peers))], from_peer)
+    document = netprobe.summarize(path, handlers="net", hosts="10.0.1.0/24", workers=workers).to_dict()
+    rows = document["5m"]["packets"]["top_ipv4"]
+    order = [7, 23, 1, 2, 3, 4, 5, 6, 8, 9]
+    assert rows == [{"name": f"10.0.0.{peer}", "estimate": 3 if peer in (7, 23) else 2} for peer in order]

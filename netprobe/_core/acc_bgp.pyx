@@ -1,5 +1,5 @@
 """The bgp handler: messages by type (metrics spec 9)."""
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from netprobe._core.handler cimport Accumulator, BgpMsg, Work
 from netprobe._core.packet cimport PF_DEEP

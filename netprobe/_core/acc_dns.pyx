@@ -3,12 +3,11 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from netprobe._core.dns_filter cimport (
-    DF_DIRECTIONS, DF_QNAME, DF_RCODE, DF_SUFFIX, DF_V2_QUERY, DF_V2_RESPONSE, DnsFilter, dns_name_hash,
+    DF_QNAME, DF_RCODE, DF_SUFFIX, DF_V2_QUERY, DF_V2_RESPONSE, DnsFilter, dns_name_hash,
 )
 from netprobe._core.handler cimport Accumulator, Work
-from netprobe._core.mmdb cimport Mmdb
 from netprobe._core.packet cimport (
-    DIR_IN, DIR_OUT, DIR_UNKNOWN, L3_IPV4, L3_IPV6, PF_DEEP, Packet, mix64,
+    DIR_IN, DIR_OUT, DIR_UNKNOWN, L3_IPV4, L3_IPV6, PF_DEEP, Packet,
 )
 from netprobe._core.sketch.freq cimport (
     KEY_ADDR, KEY_GEO, KEY_NAME, KEY_U16, Freq, freq_add_word, freq_hash, freq_prefetch, freq_prefetch_name, freq_update,
@@ -18,7 +17,6 @@ from netprobe._core.sketch.hll cimport hll_add, hll_coupon, hll_prefetch
 from netprobe._core.sketch.kll cimport Kll, kll_add_int, kll_count, kll_quantiles, kll_update
 from netprobe._core.sketch.rate cimport rate_row
 from netprobe._core.store cimport Layout, MetricSet
-from netprobe._core.suffix cimport SuffixSet
 from netprobe._core.suffix import public_suffixes
 from netprobe._core.wire.dns cimport (
     DNS_BAD_RECORDS, DNS_DOQ, DNS_OK, DNS_SHORT, DNS_TCP, DNS_UDP, DNS_WANT_ECS, DnsMsg, dns_aggregate,

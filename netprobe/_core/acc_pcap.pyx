@@ -1,5 +1,5 @@
 """The pcap handler: what the capture itself lost (metrics spec 10)."""
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from netprobe._core.handler cimport Accumulator, Work

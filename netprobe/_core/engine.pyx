@@ -3,7 +3,7 @@
 Framing is serial and cuts batches that never span a period; any worker decodes a whole batch; the owner of a
 shard consumes its packets in batch order. With one worker all of it happens in the calling thread.
 """
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
@@ -11,11 +11,11 @@ from netprobe._core.bgp_stream cimport bgp_stream_segment
 from netprobe._core.bpf cimport BpfProgram
 from netprobe._core.capfile cimport BATCH_PACKETS, Batch, CaptureReader
 from netprobe._core.decode cimport (
-    CAUSE_LINK_TYPE, N_CAUSES, DecodeConfig, DecodeStats, decode_batch, decode_datagram, free_hosts,
+    N_CAUSES, DecodeConfig, decode_batch, decode_datagram, free_hosts,
     set_hosts,
 )
 from netprobe._core.dns_stream cimport dns_stream_segment
-from netprobe._core.fragment cimport FragTable, frag_feed, frag_free, frag_init, frag_release
+from netprobe._core.fragment cimport frag_feed, frag_free, frag_init, frag_release
 from netprobe._core.handler cimport MAX_BLOCKS, Accumulator, BgpMsg, Work
 from netprobe._core.packet cimport (
     APP_BGP, APP_DHCP, APP_DHCP6, APP_DNS, L3_IPV4, PF_FRAG, PF_SYNTHETIC, PF_TUNNEL, PROTO_TCP, PROTO_UDP,
@@ -23,7 +23,7 @@ from netprobe._core.packet cimport (
 )
 from netprobe._core.sketch.kll cimport kll_set_seed
 from netprobe._core.store cimport MetricBlock, MetricSet, mset_close, mset_free, mset_merge
-from netprobe._core.stream cimport Stream, StreamTable, flow_hash, stream_feed, stream_finish, stream_free, stream_init
+from netprobe._core.stream cimport Stream, flow_hash, stream_feed, stream_finish, stream_free, stream_init
 from netprobe._core.wire.be cimport be16, load64
 from netprobe._core.wire.dns cimport DNS_SHORT, DnsMsg, dns_metric_port, dns_parse
 

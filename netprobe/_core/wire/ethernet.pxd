@@ -75,40 +75,6 @@ cdef inline void by_version(Frame *f) noexcept nogil:
         f.next = ET_IPV6
 
 
-cdef inline void llc(Frame *f) noexcept nogil:
-    """802.2 LLC, with SNAP (RFC 1042) or IP's own SAP."""
-    cdef const uint8_t *p
-    cdef uint16_t pid
-    if f.off + 3 > f.n:
-        cut(f)
-        return
-    p = f.data + f.off
-    f.next = ET_NONE
-    if p[0] == 0xAA and p[1] == 0xAA and p[2] == 0x03:
-        if f.off + 8 > f.n:
-            cut(f)
-            return
-        # OUI 0 is RFC 1042, 00-00-f8 is 802.1H's bridge tunnel; both carry an EtherType
-        if p[3] == 0 and p[4] == 0 and (p[5] == 0 or p[5] == 0xF8):
-            f.next = be16(p + 6)
-            f.off += 8
-        elif p[3] == 0 and p[4] == 0x80 and p[5] == 0xC2:
-            # bridged 802.3, with and without its FCS, behind two bytes of padding (RFC 2684 section 5.2)
-            pid = be16(p + 6)
-            if (pid == 1 or pid == 7) and f.off + 10 + ETHERNET_HEADER <= f.n:
-                f.next = be16(p + 22)
-                f.off += 10 + ETHERNET_HEADER
-                if f.next <= ET_LENGTH_MAX:
-                    f.next = ET_NONE
-    elif p[0] == 0x06:
-        if p[2] == 0x03:
-            f.next = ET_IPV4
-            f.off += 3
-        elif p[2] & 1 == 0:        # numbered information: two bytes of control
-            f.next = ET_IPV4
-            f.off += 4
-
-
 cdef inline void ppp_protocol(Frame *f) noexcept nogil:
     """The PPP protocol field, one byte when compressed (RFC 1661 section 2)."""
     cdef uint16_t proto
@@ -144,6 +110,49 @@ cdef inline void ppp_protocol(Frame *f) noexcept nogil:
         f.next = ET_MPLS
     else:
         f.next = ET_NONE
+
+
+cdef inline void llc(Frame *f) noexcept nogil:
+    """802.2 LLC, with SNAP (RFC 1042) or IP's own SAP."""
+    cdef const uint8_t *p
+    cdef uint16_t pid
+    if f.off + 3 > f.n:
+        cut(f)
+        return
+    p = f.data + f.off
+    f.next = ET_NONE
+    if p[0] == 0xAA and p[1] == 0xAA and p[2] == 0x03:
+        if f.off + 8 > f.n:
+            cut(f)
+            return
+        # OUI 0 is RFC 1042, 00-00-f8 is 802.1H's bridge tunnel; both carry an EtherType
+        if p[3] == 0 and p[4] == 0 and (p[5] == 0 or p[5] == 0xF8):
+            f.next = be16(p + 6)
+            f.off += 8
+        elif p[3] == 0 and p[4] == 0x80 and p[5] == 0xC2:
+            # bridged 802.3, with and without its FCS, behind two bytes of padding (RFC 2684 section 5.2)
+            pid = be16(p + 6)
+            if (pid == 1 or pid == 7) and f.off + 10 + ETHERNET_HEADER <= f.n:
+                f.next = be16(p + 22)
+                f.off += 10 + ETHERNET_HEADER
+                if f.next <= ET_LENGTH_MAX:
+                    f.next = ET_NONE
+    elif p[0] == 0x06:
+        if p[2] == 0x03:
+            f.next = ET_IPV4
+            f.off += 3
+        elif p[2] & 1 == 0:        # numbered information: two bytes of control
+            f.next = ET_IPV4
+            f.off += 4
+    elif p[0] == 0xFE and p[1] == 0xFE and p[2] == 0x03 and f.off + 4 <= f.n:
+        # routed OSI: the protocol is an NLPID (RFC 2684 section 5.1)
+        f.off += 4
+        if p[3] == 0xCC:
+            f.next = ET_IPV4
+        elif p[3] == 0x8E:
+            f.next = ET_IPV6
+        elif p[3] == 0xCF:
+            ppp_protocol(f)
 
 
 cdef inline void pppoe(Frame *f) noexcept nogil:

@@ -193,6 +193,11 @@ cdef inline void frame_relay(Frame *f) noexcept nogil:
         if f.data[f.off] == 0 and f.data[f.off + 1] == 0 and f.data[f.off + 2] == 0:
             f.next = be16(f.data + f.off + 3)
             f.off += 5
+        elif (be32(f.data + f.off) == 0x0080C200 and (f.data[f.off + 4] == 1 or f.data[f.off + 4] == 7)):
+            f.off += 5             # bridged
+            ethernet(f)
+    elif nlpid == 0xCF:
+        ppp(f)
 
 
 cdef inline void wlan(Frame *f, int pad4) noexcept nogil:
@@ -229,8 +234,13 @@ cdef inline void wlan(Frame *f, int pad4) noexcept nogil:
     if pad4:
         header = (header + 3) & ~<uint32_t>3
     f.off = start + header
+    if p[22] & 0x0F:
+        return                     # not the first fragment
     if amsdu:
         f.off += 14                # first subframe: DA, SA, length
+    elif (f.off + 4 <= f.n and f.data[f.off] == 0 and f.data[f.off + 1] == 0 and f.data[f.off + 2] == 0xAA
+            and f.data[f.off + 3] == 0xAA):
+        f.off += 2                 # padding that no header announces
     llc(f)
 
 
@@ -458,11 +468,13 @@ cdef inline int link_plain(uint16_t linktype, Frame *f) noexcept nogil:
     elif linktype == LT_RADIOTAP:
         radiotap(f)
     elif linktype == LT_PRISM:
-        # 144 bytes, or an AVS header under the same number
+        # 144 bytes behind a message number, or an AVS header, or no header at all
         if f.n >= 8 and be32(f.data) & <uint32_t>0xFFFFF000U == 0x80211000U:
             f.off = be32(f.data + 4)
-        else:
-            f.off = 144
+        elif f.n >= 4:
+            n = le32(f.data)
+            if n == 0x41 or n == 0x44 or n == <uint32_t>0x41000000U or n == <uint32_t>0x44000000U:
+                f.off = 144
         if f.off > f.n:
             cut(f)
         else:
@@ -475,7 +487,8 @@ cdef inline int link_plain(uint16_t linktype, Frame *f) noexcept nogil:
             wlan(f, 0)
     elif linktype == LT_FDDI:
         f.off = 13
-        llc(f)
+        if f.n and f.data[0] & 0xF8 == 0x50:
+            llc(f)
     elif linktype == LT_TOKEN_RING:
         if f.n < 16:
             cut(f)
@@ -483,7 +496,8 @@ cdef inline int link_plain(uint16_t linktype, Frame *f) noexcept nogil:
             f.off = 14
             if f.data[8] & 0x80:   # routing information present
                 f.off += f.data[14] & 0x1F
-            llc(f)
+            if f.data[1] >> 6 == 1:
+                llc(f)
     elif linktype == LT_ATM_RFC1483 or linktype == LT_ATM_RFC1483_DLT:
         llc(f)
     elif (linktype == LT_ATM_CLIP or linktype == LT_ATM_CLIP_DLT or linktype == LT_ATM_CLIP_BSD
