@@ -40,6 +40,7 @@ Input:
   --read=FILE           Replay a capture instead: pcap or pcapng, plain or compressed; - is standard input
   --filter=EXPR         Only packets that this tcpdump expression selects
   --sample=N            Keep one of N flows, chosen at random; by default the device's rate, or all flows
+  --seed=N              Make what is random (export times, sampling, connection ids) the same in every run
   --promisc             Promiscuous capture*
   --snaplen=N           Capture only the first N bytes of a packet*
   --fanout-group=GROUP  Share the interface's packets with all members of this group*
@@ -182,7 +183,8 @@ def _run(arguments: dict[str, Any]) -> int:
     sink, device_rate = make_sink()
     rate = max(device_rate if sample is None else sample, 1)
     try:
-        replay = Replay(arguments["--read"], filter=arguments["--filter"], sample=rate)
+        seed = _number(arguments, "--seed", U32)
+        replay = Replay(arguments["--read"], filter=arguments["--filter"], sample=rate, seed=seed)
     except BaseException:
         if sink is not None:
             sink.abort()

@@ -19,7 +19,7 @@ import docopt
 import mmdb_writer
 import pytest
 import zstandard
-from netprobe.cli import pktvisor_pcap
+from netprobe.cli import kprobe, pktvisor_pcap
 
 import netprobe
 from netprobe._core.columns import COLUMNS
@@ -196,9 +196,19 @@ def test_defaults_of_the_program() -> None:
             assert row.split("|")[2].strip().strip("`").split()[0] == option.value, row
 
 
+def kprobe_flags() -> set[str]:
+    return set(re.findall(r"--[a-z][a-z-]+", kprobe.USAGE))
+
+
+def test_kprobe_flags() -> None:
+    """Every flag of the usage is in the page's table, and nothing else is."""
+    rows = re.findall(r"^\| (`-.*?) \|", PAGES["docs/kprobe.md"].read_text(), re.MULTILINE)
+    assert {flag for row in rows for flag in re.findall(r"`(--[a-z-]+)`", row)} == kprobe_flags()
+
+
 def test_flags_in_running_text() -> None:
     """A long flag that a page mentions exists (those of other programs aside)."""
-    others = {"--break-system-packages", "--no-ensure-ascii"}
+    others = {"--break-system-packages", "--no-ensure-ascii", *kprobe_flags()}
     for page, path in PAGES.items():
         mentioned = set(re.findall(r"`(--[a-z-]+)", path.read_text()))
         assert mentioned <= {*usage_flags(), *others}, page
