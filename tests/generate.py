@@ -110,6 +110,22 @@ def pcap(
     return b"".join(out)
 
 
+def ixia(frames: Iterable[bytes], magic: int, order: str = "<") -> bytes:
+    """The variant that IXIA's testers write: the length of all records stands behind the header."""
+    usual = pcap(frames, order=order)
+    length = struct.pack(order + "I", len(usual) - 24)
+    return struct.pack(order + "I", magic) + usual[4:24] + length + usual[24:]
+
+
+def old_version(frames: Iterable[bytes], major: int, minor: int) -> bytes:
+    """Versions whose records give the original length first."""
+    out = [struct.pack("<IHHiIII", 0xA1B2C3D4, major, minor, 0, 0, 262144, ETHERNET)]
+    for rec in stamped(frames):
+        sec, frac = divmod(rec.ts, 1_000_000_000)
+        out.append(struct.pack("<4I", sec, frac // 1000, len(rec.data) + 4, len(rec.data)) + rec.data)
+    return b"".join(out)
+
+
 def pad4(data: bytes) -> bytes:
     return data + bytes(-len(data) % 4)
 
@@ -367,10 +383,113 @@ def rarer_link_files() -> dict[str, bytes]:
         "fddi": pcap([b"\x50" + stations + snap(d) for d in ds], 10),
         "apple-1394": pcap([b"\x02" * 16 + struct.pack(">H", kind_of(d)) + d for d in ds], 138),
         "nflog": pcap([nflog(d) for d in ds], 239),
+        "arcnet": pcap([b"\1\2" + (b"\xc4" if is6(d) else b"\xd4") + b"\0\0\1" + d for d in ds], 7),
+        "arcnet-linux": pcap([b"\1\2\0\0\xf0" + d for d in ds if not is6(d)], 129),
+        "ip-over-fc": pcap([bytes(16) + snap(d) for d in ds], 122),
+        "sunatm": pcap([b"\0\1\1\0" + snap(d) for d in ds] + [b"\1\0\0\5\0\1" + ether(d) for d in ds], 123),
+        "epon": pcap([b"\x55\x55\xd5\x55\0\0\xff\xff" + ether(d) for d in ds], 259),
+        "juniper-ether": pcap([b"MGC\1" + ether(d) for d in ds], 178),
+        "juniper-extended": pcap([b"MGC\x81\0\6\1\1\2\2\1\1" + ether(d) for d in ds], 178),
+        "juniper-no-l2": pcap([b"MGC\2" + (b"\6" if is6(d) else b"\2") + bytes(3) + d for d in ds], 178),
+        "juniper-ppp": pcap([b"MGC\0\xff\3" + struct.pack(">H", ppp_kind(d)) + d for d in ds], 179),
+        "juniper-chdlc": pcap([b"MGC\0\x0f\0" + struct.pack(">H", kind_of(d)) + d for d in ds], 181),
+        "ppi-nested": pcap(
+            [struct.pack("<BBHI", 0, 0, 8, 9) + b"\xff\3" + struct.pack(">H", ppp_kind(d)) + d for d in ds]
+            + [struct.pack("<BBHI", 0, 0, 8, SLL) + sll(d) for d in ds],
+            192,
+        ),
+        "pktap-nested": pcap(
+            [pktap(struct.pack("<I", family(d, 30)) + d, NULL) for d in ds]
+            + [pktap(radiotap(dot11(d)), RADIOTAP) for d in ds],
+            PKTAP,
+        ),
+        "sll-kinds": pcap(
+            [sll(d)[:14] + b"\0\3" + ether(d) for d in ds]
+            + [sll(d)[:14] + b"\0\7\xff\3" + struct.pack(">H", ppp_kind(d)) + d for d in ds],
+            SLL,
+        ),
+        "frelay-kinds": pcap(
+            [b"\x18\x41\3\0\x80\0\x80\xc2\0\7" + ether(d) for d in ds]
+            + [b"\x18\x41\3\xcf" + struct.pack(">H", ppp_kind(d)) + d for d in ds],
+            107,
+        ),
+        "rfc1483-kinds": pcap(
+            [b"\xfe\xfe\3" + (b"\x8e" if is6(d) else b"\xcc") + d for d in ds]
+            + [b"\xaa\xaa\3\0\x80\xc2\0\7\0\0" + ether(d) for d in ds],
+            100,
+        ),
+        "prism-bare": pcap([dot11(d) for d in ds], 119),
+        "wlan-padded": pcap([dot11(d).replace(b"\xaa\xaa\3", b"\0\0\xaa\xaa\3", 1) for d in ds], IEEE802_11),
+        "ppp-kinds": pcap(
+            [b"\xff\3\0\x3d\xc0\0\0\1" + struct.pack(">H", ppp_kind(d)) + d for d in ds]
+            + [b"\xff\3" + struct.pack(">H", kind_of(d)) + d for d in ds],
+            PPP,
+        ),
+        "raw-ppp": pcap([b"\xff\3" + struct.pack(">H", ppp_kind(d)) + d for d in ds], RAW),
+        "null-ethertype": pcap([struct.pack("<I", kind_of(d)) + d for d in ds], NULL),
     }
 
 
 # ---- what is inside Ethernet -------------------------------------------------------------------------------
+
+
+def rarer_tags() -> list[bytes]:
+    """What providers and data centres put between two Ethernet headers."""
+    out = []
+    for d in datagrams():
+        kind, inner = struct.pack(">H", kind_of(d)), ether(d)
+        number = b"\2" if is6(d) else b"\1"
+        for tag, rest in (
+            (0x893F, bytes(6) + kind + d),  # 802.1BR
+            (0x22F3, struct.pack(">HHH", 6, 1, 2) + inner),  # TRILL
+            (0x22F3, struct.pack(">HHH", 0x46, 1, 2) + bytes(4) + inner),  # with an option word
+            (0x8903, b"\4\1" + inner + bytes(4)),  # FabricPath, with its FCS
+            (0x894F, struct.pack(">HB", 63 << 6 | 6, 1) + number + bytes(20) + d),  # NSH
+            (0x894F, struct.pack(">HBB", 63 << 6 | 2, 2, 3) + bytes(4) + inner),
+            (0x88E5, b"\0\0" + struct.pack(">I", 1) + kind + d + bytes(16)),  # MACsec in clear
+            (0x88E5, b"\x20\0" + struct.pack(">I", 1) + bytes(8) + kind + d + bytes(16)),
+            (0x88E5, b"\x2c\0" + struct.pack(">I", 1) + bytes(8) + bytes(60)),  # encrypted
+            # a pseudowire's control word
+            (0x8847, struct.pack(">I", 16 << 12 | 0x140) + b"\0\0\0\0\0\0\x0c\x0a\x0b\x0c" + inner[6:]),
+            (0x8847, struct.pack(">I", 13 << 12 | 0x140) + d),  # associated channel
+        ):
+            out.append(ether(rest, tag))
+    # a version that the EtherType does not announce
+    syn = TCP(sport=1024, dport=80, flags="S")
+    return [*out, ether(raw(ip6() / syn), 0x0800), ether(raw(ip4() / syn), 0x86DD)]
+
+
+def llc_kinds() -> list[bytes]:
+    """802.2 headers in use for IP, and lengths that end before the frame does."""
+    out = []
+    for d in (x for x in datagrams() if not is6(x)):
+        for head in (
+            b"\6\6\3", b"\6\7\3", b"\6\xaa\3", b"\6\6\0\0", b"\6\6\x13", b"\xfe\xfe\3\xcc",
+            b"\xaa\xaa\3\0\x80\xc2\0\7\0\0" + ether(d)[:14], b"\xaa\xaa\3\0\0\x0c\x08\0",
+        ):  # fmt: skip
+            out.append(ether(head + d, len(head) + len(d)))
+        for short in (0, 1, 5):
+            out.append(ether(snap(d), short))
+    return out
+
+
+def l4_edges() -> list[bytes]:
+    """Headers that end early or contradict themselves, which tshark counts one way or the other."""
+    tcp = raw(ip4() / TCP(sport=1024, dport=80, flags="S"))
+    out = []
+    for offset in range(16):
+        out.append(ether(tcp[:32] + bytes([offset << 4]) + tcp[33:]))
+    for n in range(20, len(tcp)):
+        out.append(ether(tcp[:n]))
+    for ihl in range(5, 16):
+        for length in (0, 4, 19, 20, 24, 40, 60, 65535):
+            out.append(ether(bytes([0x40 | ihl]) + tcp[1:2] + struct.pack(">H", length) + tcp[4:]))
+    head = raw(ip6() / TCP(sport=1024, dport=80, flags="S"))
+    for proto in range(256):
+        if proto not in (0, 43, 44, 51, 60, 140):
+            out.append(ether(tcp[:9] + bytes([proto]) + tcp[10:]))
+            out.append(ether(head[:6] + bytes([proto]) + head[7:]))
+    return out
 
 
 def eth() -> Ether:
@@ -798,6 +917,9 @@ FRAMES: dict[str, Callable[[], list[bytes]]] = {
     "llc": llc,
     "l4": l4,
     "ip-options": ip_options,
+    "rarer-tags": rarer_tags,
+    "llc-kinds": llc_kinds,
+    "l4-edges": l4_edges,
     "ipv6-extensions": ipv6_extensions,
     "fragments": fragments,
     "tunnels": tunnels,
@@ -830,6 +952,10 @@ def formats() -> dict[str, bytes]:
         # 4 bytes of FCS announced in the upper bits
         "linktype-high-bits": pcap([f + b"\1\2\3\4" for f in frames], linktype_high=0x2400_0000),
         "snaplen-0": pcap(frames, snaplen=0),
+        "ixia-le": ixia(frames, 0x1C0001AC),
+        "ixia-be": ixia(frames, 0x1C0001AB, ">"),
+        "lengths-swapped-2.2": old_version(frames, 2, 2),
+        "lengths-swapped-543": old_version(frames, 543, 0),
         "caplen-over-snaplen": pcap(frames, snaplen=40),
         "cut-by-snaplen": pcap([Rec(f[:60], orig=len(f)) for f in frames], snaplen=60),
         "empty": pcap([]),

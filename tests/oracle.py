@@ -206,9 +206,9 @@ def frame_of(row: dict[str, list[str]]) -> Frame:
     if at < 0:
         return frame
     if layers[at] == "ip":
-        if not row["ip.proto"]:
-            return frame
         frame.l3 = 4
+        if not row["ip.proto"]:
+            return frame  # a bogus header is IPv4 still
         frame.proto = number(first(row, "ip.proto"))
         frame.src, frame.dst = first(row, "ip.src"), first(row, "ip.dst")
         more = bool(number(first(row, "ip.flags.mf")))

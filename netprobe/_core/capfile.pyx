@@ -341,6 +341,7 @@ cdef class CaptureReader:
         cdef uint32_t magic
         cdef uint8_t *p
         cdef int minor, major
+        cdef uint32_t header = PCAP_HEADER
         if self._need(4) == 0:
             return -1
         p = self.block.buf + self.pos
@@ -355,26 +356,32 @@ cdef class CaptureReader:
         elif magic == 0xD4C3B2A1U or magic == 0x34CDB2A1 or magic == 0x4D3CB2A1:
             self.swapped = 1
             magic = bswap32(magic)
+        elif magic == 0x1C0001ACU or magic == 0x1C0001ABU:
+            self.swapped = 0       # IXIA, by hardware and by software: one word more in the header
+            header += 4
+        elif magic == 0xAC01001CU or magic == 0xAB01001CU:
+            self.swapped = 1
+            header += 4
         else:
             return -1
         self.format = 1
         self.modified = magic == 0xA1B2CD34U
         self.frac = 1 if magic == 0xA1B23C4DU else 1000
-        if self._need(PCAP_HEADER) == 0:
+        if self._need(header) == 0:
             return -1
         p = self.block.buf + self.pos
         major = get16(p + 4, self.swapped)
         minor = get16(p + 6, self.swapped)
         # before 2.3 the two lengths stood in the other order, 2.3 was written both ways (libpcap)
-        if major == 2 and minor < 3:
+        if (major == 2 and minor < 3) or major == 543:
             self.length_order = 1
         elif major == 2 and minor == 3:
             self.length_order = 2
         # the upper bits of the word hold the FCS length, not the link type
         if self._add_iface(<uint16_t>(get32(p + 20, self.swapped) & 0xFFFF), get32(p + 16, self.swapped)) < 0:
             return -2
-        self.pos += PCAP_HEADER
-        self.consumed += PCAP_HEADER
+        self.pos += header
+        self.consumed += header
         return 0
 
     cdef int _section(self) noexcept nogil:

@@ -73,8 +73,8 @@ cdef inline void read_ipv4(const uint8_t *data, uint32_t n, uint32_t off, Span *
     ihl = <uint32_t>(p[0] & 15) * 4
     total = be16(p + 2)
     if total == 0:
-        total = n - off        # segmentation offload leaves it to the card
-    if ihl < IPV4_MIN:
+        total = 65535          # segmentation offload leaves it to the card: up to the end
+    if ihl < IPV4_MIN or total < ihl:
         s.cause = CAUSE_IP_HEADER
         return
     s.cause = CAUSE_NONE
@@ -83,9 +83,6 @@ cdef inline void read_ipv4(const uint8_t *data, uint32_t n, uint32_t off, Span *
     s.dst_at = off + 16
     s.proto = p[9]
     s.ip_id = be16(p + 4)
-    if not likely(total >= ihl):
-        s.cause = CAUSE_IP_HEADER  # the fixed part can still be read
-        return
     s.end = off + total if off + total < n else n
     s.off = off + ihl
     frag = be16(p + 6)
@@ -110,7 +107,7 @@ cdef inline void read_ipv6(const uint8_t *data, uint32_t n, uint32_t off, Span *
     s.addresses = 0
     s.proto = PROTO_NONE
     if off + IPV6_HEADER > n:
-        s.cause = CAUSE_IP_SHORT
+        s.cause = CAUSE_IP_VERSION if off < n and p[0] >> 4 != 6 else CAUSE_IP_SHORT
         return
     if p[0] >> 4 != 6:
         s.cause = CAUSE_IP_VERSION
