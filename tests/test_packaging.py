@@ -72,9 +72,14 @@ def test_wheel_content(wheel: Path) -> None:
 @pytest.mark.timeout(900)
 def test_installed_wheel_works(environment: Path, captures: Path, tmp_path: Path) -> None:
     demo = captures.resolve() / "demo.pcap"
-    for name in PROJECT["project"]["scripts"]:
+    for name in ("pktvisor-pcap", "pktvisor-reader"):
         document = json.loads(checked(environment / name, demo, cwd=tmp_path))
         assert document["5m"]["packets"]["total"] > 0
+    flags = "--read", demo, "--export", "jsonl", "--no-decode"
+    records = checked(environment / "kprobe", *flags, cwd=tmp_path).splitlines()
+    assert all(json.loads(record)["out_pkts"] >= 0 for record in records)
+    assert records
+    assert {"pktvisor-pcap", "pktvisor-reader", "kprobe"} == set(PROJECT["project"]["scripts"])
     python = environment / "python"
     where = checked(python, "-c", "import netprobe; print(netprobe.__file__)", cwd=tmp_path)
     assert not where.startswith(str(ROOT))

@@ -257,7 +257,8 @@ class Session:
             try:
                 answer = self._attempt(method, url, body, headers, limit_s)
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-                if limit.expired:
+                # the socket may be the first to notice
+                if limit.expired or isinstance(error, requests.ReadTimeout):
                     raise self._late(method, url, limit_s) from None
                 raise self._failure(method, url, error) from None
         # an answer whose end is the end of the connection looks complete when it was cut
