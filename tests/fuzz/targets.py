@@ -16,7 +16,11 @@ from typing import Any
 
 Target = Callable[[bytes], object]
 
-LINKTYPES = [1, 0, 9, 12, 14, 50, 51, 101, 104, 105, 108, 113, 127, 228, 229, 258, 276]
+LINKTYPES = [
+    1, 0, 9, 12, 14, 50, 51, 101, 104, 105, 108, 113, 127, 228, 229, 258, 276,
+    6, 7, 10, 100, 106, 107, 109, 117, 119, 122, 123, 129, 131, 133, 135, 163, 178, 179, 180, 181, 192, 197,
+    204, 206, 219, 226, 239, 240, 242, 259, 274,
+]  # fmt: skip
 SCRATCH = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path("/tmp")
 ALL_HANDLERS = [
     {"type": kind, "version": version, "metric_groups": {"enable": ["all"]} if kind in ("net", "dns") else {}}
