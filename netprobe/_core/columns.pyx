@@ -5,10 +5,10 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
-from netprobe._core.bpf cimport BpfProgram
 from netprobe._core.capfile cimport BATCH_PACKETS, Batch, CaptureReader
 from netprobe._core.decode cimport DecodeConfig, DecodeStats, decode_batch, free_hosts, set_hosts
 from netprobe._core.packet cimport Packet
+from netprobe._core.spread cimport Column, sift, spread
 
 from netprobe._core.decode import CAUSES
 
@@ -46,12 +46,6 @@ def _offsets():
 
 
 COLUMNS = _offsets()
-
-cdef struct Column:
-    uint8_t *data
-    size_t size
-    size_t offset
-
 
 cdef class ColumnReader:
     """Fills writable buffers, one per column, from a capture."""
@@ -114,7 +108,7 @@ cdef class ColumnReader:
                             break
                         return done  # a silent pipe: let the caller look around
                     if self.compile_filter is not None:
-                        self.sift()
+                        sift(&self.batch, self.programs, self.compile_filter)
                     with nogil:
                         decode_batch(&self.config, self.batch.raw, self.batch.n, self.packets, &stats)
                 take = self.batch.n - self.used
@@ -122,7 +116,7 @@ cdef class ColumnReader:
                     take = <uint32_t>(limit - done)
                 with nogil:
                     for i in range(held):
-                        spread(&columns[i], self.packets + self.used, take, done)
+                        spread(&columns[i], self.packets + self.used, sizeof(Packet), take, done)
                 self.used += take
                 done += take
             self.rows += done
@@ -136,40 +130,3 @@ cdef class ColumnReader:
     @property
     def at_end(self):
         return self.reader.ended != 0 and self.used == self.batch.n
-
-    cdef int sift(self) except -1:
-        cdef uint32_t i
-        cdef uint32_t n = 0
-        cdef BpfProgram program
-        for i in range(self.batch.n):
-            kind = self.batch.raw[i].linktype
-            program = self.programs.get(kind)
-            if program is None:
-                program = self.programs[kind] = self.compile_filter(kind)
-            if program.run(self.batch.raw[i].data, self.batch.raw[i].wirelen, self.batch.raw[i].caplen):
-                self.batch.raw[n] = self.batch.raw[i]
-                n += 1
-        self.batch.n = n
-        return 0
-
-
-cdef void spread(Column *c, const Packet *p, uint32_t n, Py_ssize_t at) noexcept nogil:
-    cdef uint32_t i
-    cdef const uint8_t *src = <const uint8_t *>p + c.offset
-    cdef uint8_t *dst = c.data + at * c.size
-    # constant sizes let the compiler turn memcpy into a move
-    if c.size == 8:
-        for i in range(n):
-            memcpy(dst + i * 8, src + i * sizeof(Packet), 8)
-    elif c.size == 4:
-        for i in range(n):
-            memcpy(dst + i * 4, src + i * sizeof(Packet), 4)
-    elif c.size == 2:
-        for i in range(n):
-            memcpy(dst + i * 2, src + i * sizeof(Packet), 2)
-    elif c.size == 1:
-        for i in range(n):
-            dst[i] = src[i * sizeof(Packet)]
-    else:
-        for i in range(n):
-            memcpy(dst + i * c.size, src + i * sizeof(Packet), c.size)

@@ -41,6 +41,5 @@ cdef class FlowReader:
     cdef uint64_t fragments      # fed to reassembly
     cdef uint64_t joined         # of those, in datagrams that became whole
     cdef int next_views(self) except -1
-    cdef int sift(self) except -1
     cdef void view_batch(self) noexcept nogil
     cdef int pump(self) except -1

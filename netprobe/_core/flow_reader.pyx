@@ -6,7 +6,6 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
-from netprobe._core.bpf cimport BpfProgram
 from netprobe._core.capfile cimport BATCH_PACKETS, CaptureReader
 from netprobe._core.decode cimport decode_batch, decode_datagram, free_hosts, set_hosts
 from netprobe._core.flow cimport (
@@ -16,6 +15,7 @@ from netprobe._core.flow cimport (
 from netprobe._core.flow_view cimport flow_view
 from netprobe._core.fragment cimport frag_feed, frag_free, frag_init, frag_release
 from netprobe._core.packet cimport L3_IPV6, PF_FRAG, Packet
+from netprobe._core.spread cimport Column, sift, spread
 
 cdef enum:
     FRAG_DATAGRAMS = 4096
@@ -69,12 +69,6 @@ def _offsets():
 
 COLUMNS = _offsets()
 REASONS = ("idle", "active", "schedule", "decoded", "evicted", "end")
-
-cdef struct Column:
-    uint8_t *data
-    size_t size
-    size_t offset
-
 
 cdef void keep_record(void *ctx, const FlowRecord *r) noexcept nogil:
     # the table stops short of a full stage (room)
@@ -171,7 +165,7 @@ cdef class FlowReader:
                     take = <uint32_t>(limit - done)
                 with nogil:
                     for i in range(held):
-                        spread(&columns[i], self.stage.records + self.stage.used, take, done)
+                        spread(&columns[i], self.stage.records + self.stage.used, sizeof(FlowRecord), take, done)
                 self.stage.used += take
                 done += take
             return done
@@ -253,7 +247,7 @@ cdef class FlowReader:
             return 0
         self.framed += self.batch.n
         if self.compile_filter is not None:
-            self.sift()
+            sift(&self.batch, self.programs, self.compile_filter)
         self.kept += self.batch.n
         with nogil:
             decode_batch(&self.config, self.batch.raw, self.batch.n, self.packets, &self.stats_)
@@ -290,40 +284,3 @@ cdef class FlowReader:
                 continue
             n += 1
         self.n_views = n
-
-    cdef int sift(self) except -1:
-        cdef uint32_t i
-        cdef uint32_t n = 0
-        cdef BpfProgram program
-        for i in range(self.batch.n):
-            kind = self.batch.raw[i].linktype
-            program = self.programs.get(kind)
-            if program is None:
-                program = self.programs[kind] = self.compile_filter(kind)
-            if program.run(self.batch.raw[i].data, self.batch.raw[i].wirelen, self.batch.raw[i].caplen):
-                self.batch.raw[n] = self.batch.raw[i]
-                n += 1
-        self.batch.n = n
-        return 0
-
-
-cdef void spread(Column *c, const FlowRecord *r, uint32_t n, Py_ssize_t at) noexcept nogil:
-    cdef uint32_t i
-    cdef const uint8_t *src = <const uint8_t *>r + c.offset
-    cdef uint8_t *dst = c.data + at * c.size
-    # constant sizes let the compiler turn memcpy into a move
-    if c.size == 8:
-        for i in range(n):
-            memcpy(dst + i * 8, src + i * sizeof(FlowRecord), 8)
-    elif c.size == 4:
-        for i in range(n):
-            memcpy(dst + i * 4, src + i * sizeof(FlowRecord), 4)
-    elif c.size == 2:
-        for i in range(n):
-            memcpy(dst + i * 2, src + i * sizeof(FlowRecord), 2)
-    elif c.size == 1:
-        for i in range(n):
-            dst[i] = src[i * sizeof(FlowRecord)]
-    else:
-        for i in range(n):
-            memcpy(dst + i * c.size, src + i * sizeof(FlowRecord), c.size)

@@ -1,0 +1,52 @@
+"""Rows of structs into columns, and the filter before that: what the readers of packets and of flows share."""
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint32_t
+from libc.string cimport memcpy
+
+from netprobe._core.bpf cimport BpfProgram
+from netprobe._core.capfile cimport Batch
+
+cdef struct Column:
+    uint8_t *data
+    size_t size                # bytes per row
+    size_t offset              # of the field in its struct
+
+
+cdef inline void spread(Column *c, const void *rows, size_t stride, uint32_t n, Py_ssize_t at) noexcept nogil:
+    """Copy one field of n structs, `stride` bytes apart, to rows at .. at + n of a column."""
+    cdef uint32_t i
+    cdef const uint8_t *src = <const uint8_t *>rows + c.offset
+    cdef uint8_t *dst = c.data + at * c.size
+    # constant sizes let the compiler turn memcpy into a move
+    if c.size == 8:
+        for i in range(n):
+            memcpy(dst + i * 8, src + i * stride, 8)
+    elif c.size == 4:
+        for i in range(n):
+            memcpy(dst + i * 4, src + i * stride, 4)
+    elif c.size == 2:
+        for i in range(n):
+            memcpy(dst + i * 2, src + i * stride, 2)
+    elif c.size == 1:
+        for i in range(n):
+            dst[i] = src[i * stride]
+    else:
+        for i in range(n):
+            memcpy(dst + i * c.size, src + i * stride, c.size)
+
+
+cdef inline int sift(Batch *b, dict programs, compile_filter) except -1:
+    """Keep what passes the filter; programs: link type -> BpfProgram, made when one shows up."""
+    cdef uint32_t i
+    cdef uint32_t n = 0
+    cdef BpfProgram program
+    for i in range(b.n):
+        kind = b.raw[i].linktype
+        program = programs.get(kind)
+        if program is None:
+            program = programs[kind] = compile_filter(kind)
+        if program.run(b.raw[i].data, b.raw[i].wirelen, b.raw[i].caplen):
+            b.raw[n] = b.raw[i]
+            n += 1
+    b.n = n
+    return 0
