@@ -1,6 +1,15 @@
 """Everything that netprobe raises on purpose. Each message is one line, fit to be shown to a user."""
 
-__all__ = ["ConfigError", "InputError", "NetprobeError", "PeriodError", "TableError"]
+__all__ = [
+    "ConfigError",
+    "ExistsError",
+    "InputError",
+    "NetprobeError",
+    "NoMatchError",
+    "NotFoundError",
+    "PeriodError",
+    "TableError",
+]
 
 
 class NetprobeError(Exception):
@@ -21,3 +30,15 @@ class PeriodError(NetprobeError):
 
 class TableError(NetprobeError):
     """A handler's table and its native accumulator disagree: a defect of netprobe, found at first use."""
+
+
+class NotFoundError(NetprobeError):
+    """The agent has no tap or policy of that name."""
+
+
+class ExistsError(NetprobeError):
+    """The agent has one of that name already; the message says "already", as pktvisor's clients expect."""
+
+
+class NoMatchError(NetprobeError):
+    """No tap has the tags that a policy selects by."""
