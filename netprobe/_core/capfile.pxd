@@ -2,6 +2,10 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from netprobe._core.packet cimport RawPacket
+# those who read files need no second import for these
+from netprobe._core.source cimport (
+    BATCH_PACKETS, END_CLEAN, END_CUT, END_DAMAGED, END_IO, END_NOT_YET, Batch, Block, PacketSource,
+)
 
 cdef extern from "poll.h":
     cdef struct pollfd:
@@ -10,23 +14,9 @@ cdef extern from "poll.h":
         short revents
 
 cdef enum:
-    BATCH_PACKETS = 512          # at most, per batch
     BLOCK_BYTES = 393216         # recycled buffer; holds the longest record and stays in the L2 cache
     READ_BYTES = 131072          # asked of read(2) at once
     MAX_CAPLEN = 262144          # libpcap's MAXIMUM_SNAPLEN: a longer record is damage
-
-cdef enum:
-    # why reading ended
-    END_NOT_YET = 0
-    END_CLEAN = 1
-    END_CUT = 2                  # in the middle of a record
-    END_DAMAGED = 3              # a length or block that cannot be
-    END_IO = 4                   # read(2) failed, errno in `error`
-
-cdef struct Block:
-    uint8_t *buf
-    uint32_t refs                # atomic
-    Block *next
 
 cdef struct Interface:
     uint16_t linktype
@@ -36,14 +26,7 @@ cdef struct Interface:
     uint64_t units               # stamp units per second; 0: a power of two, in `shift`
     uint8_t shift
 
-cdef struct Batch:
-    Block *block                 # referenced until batch_release
-    uint64_t number
-    uint32_t n
-    RawPacket raw[BATCH_PACKETS]
-
-cdef class CaptureReader:
-    cdef readonly str name
+cdef class CaptureReader(PacketSource):
     cdef int fd
     cdef object keep             # the source, so that its descriptor stays open
     cdef bytes prefix
@@ -52,7 +35,6 @@ cdef class CaptureReader:
     cdef uint32_t prefix_used
     cdef uint64_t skip_first     # bytes to pass over before the next record
     cdef int regular             # a plain file: read(2) never waits
-    cdef readonly int silent     # nothing to read just now; not the end
     cdef pollfd waiting
     cdef Block *free_blocks
     cdef int lock
@@ -72,13 +54,8 @@ cdef class CaptureReader:
     cdef uint32_t section_base   # first interface of the present section
     cdef int64_t last_ts
     cdef uint64_t batches
-    cdef readonly int ended      # END_*
-    cdef readonly int error      # errno
     cdef uint64_t packets
     cdef uint64_t orphans        # packets of interfaces that were never described
-    cdef int next_batch(self, Batch *b) noexcept nogil
-    cdef void release(self, Batch *b) noexcept nogil
-    cdef void hold(self, Batch *b) noexcept nogil
     cdef int _need(self, uint32_t n) noexcept nogil
     cdef int _skip(self, uint64_t n) noexcept nogil
     cdef void _stop(self, int how) noexcept nogil

@@ -1,5 +1,7 @@
 from typing import Protocol
 
+from netprobe._core.source import PacketSource
+
 class _Source(Protocol):
     @property
     def name(self) -> str: ...
@@ -8,13 +10,9 @@ class _Source(Protocol):
     @property
     def prefix(self) -> bytes: ...
 
-class CaptureReader:
+class CaptureReader(PacketSource):
     """Frames one capture: pcap or pcapng bytes from a descriptor."""
 
-    name: str
-    ended: int
-    error: int
-    silent: int
     def __init__(self, source: _Source) -> None: ...
     def open(self) -> None:
         """Read the file header. ValueError: not a capture. OSError: reading failed."""
@@ -22,11 +20,6 @@ class CaptureReader:
         """(link type, packets) for each interface seen so far."""
     @property
     def bytes_read(self) -> int: ...
-    @property
-    def how_ended(self) -> str:
-        """Empty while reading, else clean, cut, damaged or io."""
-    @property
-    def error_text(self) -> str: ...
     @property
     def orphan_packets(self) -> int:
         """Packets of interfaces that the file does not describe."""

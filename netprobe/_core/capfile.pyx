@@ -58,14 +58,6 @@ cdef enum:
     BT_SIMPLE = 3
     BT_ENHANCED = 6
 
-ENDINGS = {
-    END_CLEAN: "clean",
-    END_CUT: "cut",
-    END_DAMAGED: "damaged",
-    END_IO: "io",
-}
-
-
 cdef inline uint32_t get32(const uint8_t *p, int swapped) noexcept nogil:
     cdef uint32_t v
     memcpy(&v, p, 4)
@@ -115,7 +107,7 @@ cdef int64_t to_ns(const Interface *f, uint64_t t) noexcept nogil:
     return whole * 1000000000 + ns if whole < <int64_t>MAX_SECOND else <int64_t>MAX_SECOND * 1000000000
 
 
-cdef class CaptureReader:
+cdef class CaptureReader(PacketSource):
     """Frames one capture. `source` has fileno-like `fd`, `prefix` (bytes already read) and `name`."""
 
     def __cinit__(self, source):
@@ -144,15 +136,6 @@ cdef class CaptureReader:
     @property
     def bytes_read(self):
         return self.consumed
-
-    @property
-    def how_ended(self):
-        """'' while reading, else clean, cut, damaged or io."""
-        return ENDINGS.get(self.ended, "")
-
-    @property
-    def error_text(self):
-        return strerror(self.error).decode() if self.error else ""
 
     @property
     def orphan_packets(self):

@@ -2,7 +2,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from netprobe._core.bpf import BpfProgram
-from netprobe._core.capfile import CaptureReader
+from netprobe._core.source import PacketSource
 
 CAUSES: tuple[str, ...]
 # column -> (numpy type, bytes per row, offset in the native struct)
@@ -14,7 +14,7 @@ class ColumnReader:
     rows: int
     def __init__(
         self,
-        reader: CaptureReader,
+        reader: PacketSource,
         hosts: Iterable[tuple[int, bytes, int]] = (),
         compile_filter: Callable[[int], BpfProgram] | None = None,
         inner: int = 0,

@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
-from netprobe._core.capfile cimport BATCH_PACKETS, Batch, CaptureReader
+from netprobe._core.source cimport BATCH_PACKETS, Batch, PacketSource
 from netprobe._core.decode cimport DecodeConfig, DecodeStats, decode_batch, free_hosts, set_hosts
 from netprobe._core.packet cimport Packet
 from netprobe._core.spread cimport Column, sift, spread
@@ -49,7 +49,7 @@ COLUMNS = _offsets()
 
 cdef class ColumnReader:
     """Fills writable buffers, one per column, from a capture."""
-    cdef CaptureReader reader
+    cdef PacketSource reader
     cdef DecodeConfig config
     cdef Packet *packets
     cdef Batch batch
@@ -58,7 +58,7 @@ cdef class ColumnReader:
     cdef dict programs
     cdef readonly unsigned long long rows
 
-    def __cinit__(self, CaptureReader reader not None, hosts=(), compile_filter=None, int inner=0):
+    def __cinit__(self, PacketSource reader not None, hosts=(), compile_filter=None, int inner=0):
         self.reader = reader
         self.compile_filter = compile_filter
         self.programs = {}

@@ -2,7 +2,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from netprobe._core.bpf cimport BpfProgram
-from netprobe._core.capfile cimport BATCH_PACKETS, Batch, CaptureReader
+from netprobe._core.source cimport BATCH_PACKETS, Batch, PacketSource
 from netprobe._core.decode cimport DecodeConfig, DecodeStats
 from netprobe._core.fragment cimport FragTable
 from netprobe._core.handler cimport BgpMsg, Work

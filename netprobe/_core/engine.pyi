@@ -2,7 +2,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from netprobe._core.bpf import BpfProgram
-from netprobe._core.capfile import CaptureReader
+from netprobe._core.source import PacketSource
 from netprobe._core.store import MetricBlock
 
 class Engine:
@@ -20,7 +20,7 @@ class Engine:
         stream_limit: int = 300000,
         seed: int = 0,
     ) -> None: ...
-    def attach(self, reader: CaptureReader) -> None: ...
+    def attach(self, reader: PacketSource) -> None: ...
     def step(self) -> bool:
         """Work for a while in this thread. False: the input has ended, or is silent for now."""
     def run_worker(self, index: int) -> None:

@@ -9,7 +9,7 @@ from libc.string cimport memcpy, memset
 
 from netprobe._core.bgp_stream cimport bgp_stream_segment
 from netprobe._core.bpf cimport BpfProgram
-from netprobe._core.capfile cimport BATCH_PACKETS, Batch, CaptureReader
+from netprobe._core.source cimport BATCH_PACKETS, Batch, PacketSource
 from netprobe._core.decode cimport (
     N_CAUSES, DecodeConfig, decode_batch, decode_datagram, free_hosts,
     set_hosts,
@@ -108,7 +108,7 @@ cdef class Engine:
     cdef Jsf32 deep_rng
     cdef int needs_dns, needs_udp, needs_bgp, needs_streams, dns_want, any_app
     # input
-    cdef CaptureReader reader
+    cdef PacketSource reader
     cdef object compile_filter
     cdef object filter_error
     cdef int has_filter
@@ -226,7 +226,7 @@ cdef class Engine:
 
     # ------------------------------------------------------------------ input
 
-    def attach(self, CaptureReader reader not None):
+    def attach(self, PacketSource reader not None):
         """Read this (opened) capture from now on. The one before must have ended."""
         self.reader = reader
         self.pending.n = 0

@@ -1,7 +1,7 @@
 """A capture through the flow table into columns of records."""
 from libc.stdint cimport uint32_t, uint64_t
 
-from netprobe._core.capfile cimport Batch, CaptureReader
+from netprobe._core.source cimport Batch, PacketSource
 from netprobe._core.decode cimport DecodeConfig, DecodeStats
 from netprobe._core.flow cimport FlowPacket, FlowRecord, FlowTable
 from netprobe._core.fragment cimport FragTable
@@ -20,7 +20,7 @@ cdef struct FlowStage:
 cdef class FlowReader:
     cdef FlowTable table         # set on_packet, classify, on_gone (and stage.app) before the first fill
     cdef FragTable frags
-    cdef CaptureReader reader
+    cdef PacketSource reader
     cdef DecodeConfig config
     cdef DecodeStats stats_
     cdef Batch batch

@@ -2,7 +2,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from netprobe._core.bpf import BpfProgram
-from netprobe._core.capfile import CaptureReader
+from netprobe._core.source import PacketSource
 
 # column -> (numpy type, bytes per row, offset in the native struct)
 COLUMNS: dict[str, tuple[str, int, int]]
@@ -14,7 +14,7 @@ class FlowReader:
 
     def __init__(
         self,
-        reader: CaptureReader,
+        reader: PacketSource,
         *,
         capacity: int = 1_000_000,
         bidirectional: bool = True,

@@ -6,7 +6,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
-from netprobe._core.capfile cimport BATCH_PACKETS, CaptureReader
+from netprobe._core.source cimport BATCH_PACKETS, PacketSource
 from netprobe._core.decode cimport decode_batch, decode_datagram, free_hosts, set_hosts
 from netprobe._core.flow cimport (
     N_REASONS, FlowConfig, FlowPacket, FlowRecord, flow_finish, flow_free, flow_init, flow_open_packets,
@@ -80,7 +80,7 @@ cdef void keep_record(void *ctx, const FlowRecord *r) noexcept nogil:
 cdef class FlowReader:
     """Fills writable buffers, one per column, with the flow records of a capture."""
 
-    def __cinit__(self, CaptureReader reader not None, *, uint32_t capacity=1_000_000, bint bidirectional=True,
+    def __cinit__(self, PacketSource reader not None, *, uint32_t capacity=1_000_000, bint bidirectional=True,
                   bint schedule=False, bint raw_extensions=False, bint track=True, int64_t idle_ns=60_000_000_000,
                   int64_t active_ns=0, uint64_t seed=1, uint32_t sample=1, hosts=(), compile_filter=None, mac=None):
         cdef FlowConfig c

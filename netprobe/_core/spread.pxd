@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
 
 from netprobe._core.bpf cimport BpfProgram
-from netprobe._core.capfile cimport Batch
+from netprobe._core.source cimport Batch
 
 cdef struct Column:
     uint8_t *data

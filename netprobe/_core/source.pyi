@@ -1,0 +1,12 @@
+class PacketSource:
+    """A source of packet batches for the core."""
+
+    name: str
+    ended: int
+    error: int
+    silent: int
+    @property
+    def how_ended(self) -> str:
+        """Empty while reading, else clean, cut, damaged or io."""
+    @property
+    def error_text(self) -> str: ...
