@@ -35,35 +35,40 @@ cdef enum:
     FRAGMENT_DATAGRAMS = 4096          # in progress at once, per shard
     FRAGMENT_BYTES = 8388608           # held at once, per shard
     STEP_BATCHES = 256                 # between looks at Python's signals
-    LINK_TYPES = 64                    # filters kept by link type
+    LOCK_SPINS = 1000
+    WAIT_SPINS = 4000                  # about 100 us
+    AHEAD_SLOTS = 4                    # framed before what is there is consumed
+    PREFETCH = 4
 
 cdef enum:
     SLOT_FREE = 0
-    SLOT_FRAMED = 1
-    SLOT_DECODING = 2
-    SLOT_DECODED = 3
+    SLOT_DECODING = 1
+    SLOT_DECODED = 2
 
-cdef extern from "pthread.h" nogil:
-    ctypedef struct pthread_mutex_t:
-        pass
-    ctypedef struct pthread_cond_t:
-        pass
-    int pthread_mutex_init(pthread_mutex_t *, void *)
-    int pthread_mutex_destroy(pthread_mutex_t *)
-    int pthread_mutex_lock(pthread_mutex_t *)
-    int pthread_mutex_unlock(pthread_mutex_t *)
-    int pthread_cond_init(pthread_cond_t *, void *)
-    int pthread_cond_destroy(pthread_cond_t *)
-    int pthread_cond_wait(pthread_cond_t *, pthread_mutex_t *)
-    int pthread_cond_broadcast(pthread_cond_t *)
+cdef extern from "sched.h" nogil:
+    int sched_yield()
+
+cdef extern from *:
+    """
+    #if defined(__x86_64__) || defined(__i386__)
+    #define np_relax() __builtin_ia32_pause()
+    #elif defined(__aarch64__)
+    #define np_relax() __asm__ __volatile__("isb")
+    #else
+    #define np_relax() ((void)0)
+    #endif
+    """
+    void np_relax() noexcept nogil
+    void __builtin_prefetch(const void *) noexcept nogil
+    uint64_t __atomic_load_n(uint64_t *, int) noexcept nogil
+    uint64_t __atomic_add_fetch(uint64_t *, uint64_t, int) noexcept nogil
+    int __ATOMIC_ACQUIRE, __ATOMIC_RELEASE
 
 
-cdef struct Jsf32:
-    # Bob Jenkins's small fast generator (2007): the sequence decides which packets are deep
-    uint32_t a
-    uint32_t b
-    uint32_t c
-    uint32_t d
+cdef inline void prefetch(const Packet *p) noexcept nogil:
+    # a Packet is two cache lines
+    __builtin_prefetch(p)
+    __builtin_prefetch(<const char *>p + 64)
 
 
 cdef inline uint32_t rotl(uint32_t x, int k) noexcept nogil:
@@ -95,53 +100,6 @@ cdef class Engine:
     shards: one list of Accumulators per worker, all made alike; chains: lists of indices into such a list;
     hosts: [(family, address bytes, prefix length)]; compile_filter(link type) -> BpfProgram | None.
     """
-    cdef Shard *shards
-    cdef int n_shards
-    cdef int n_handlers
-    cdef list keep                     # accumulators, by shard
-    cdef int n_chains
-    cdef int *chain_length
-    cdef int *chain_items              # MAX_HANDLERS per chain
-    cdef DecodeConfig decode
-    cdef int periods
-    cdef int deep_rate
-    cdef Jsf32 deep_rng
-    cdef int needs_dns, needs_udp, needs_bgp, needs_streams, dns_want, any_app
-    # input
-    cdef PacketSource reader
-    cdef object compile_filter
-    cdef object filter_error
-    cdef int has_filter
-    cdef int n_programs
-    cdef uint16_t program_type[LINK_TYPES]
-    cdef void *program[LINK_TYPES]
-    cdef list programs
-    cdef Batch pending                 # the rest of a batch that a period's edge has cut
-    cdef uint32_t pending_at
-    cdef Batch single                  # one worker's
-    # time
-    cdef int started
-    cdef int64_t start_ts
-    cdef int64_t edge                  # first stamp of the next period
-    cdef int64_t first_ts              # of the first packet
-    cdef int64_t last_ts               # the newest
-    cdef int64_t bucket_start
-    cdef Closed closed[MAX_PERIODS]    # newest last
-    cdef int n_closed
-    cdef int finished
-    # counters
-    cdef uint64_t framed, kept, rotations
-    # workers
-    cdef Slot *slots
-    cdef pthread_mutex_t mutex
-    cdef pthread_cond_t cond
-    cdef int locks
-    cdef uint64_t next_frame
-    cdef uint64_t start_frame          # where this capture's slots begin
-    cdef int framing, ended, stopping
-    cdef int arrived
-    cdef uint64_t rotated
-
     def __cinit__(self, list shards, list chains, hosts=(), int inner=0, int periods=5, int deep_rate=100,
                   compile_filter=None, uint32_t stream_limit=300000, uint64_t seed=0):
         cdef int i, j
@@ -180,6 +138,11 @@ cdef class Engine:
             self.needs_streams |= acc.needs_streams
             self.dns_want |= acc.dns_want
         self.needs_streams |= self.needs_dns | self.needs_bgp
+        for i in range(MAX_PERIODS):
+            # one array for all blocks of a period: there may be a thousand engines
+            self.closed[i].sets = <MetricSet *(*)[4]>calloc(self.n_handlers, sizeof(MetricSet *) * MAX_BLOCKS)
+            if self.closed[i].sets == NULL:
+                raise MemoryError
         self.shards = <Shard *>calloc(len(shards), sizeof(Shard))
         if self.shards == NULL:
             raise MemoryError
@@ -190,7 +153,7 @@ cdef class Engine:
             s.index = i
             for j, acc in enumerate(shards[i]):
                 s.handlers[j] = <void *>acc
-            if shard_init(s, stream_limit, len(shards) == 1) < 0:
+            if shard_init(s, stream_limit) < 0:
                 raise MemoryError
         if self.n_shards > 1:
             self.slots = <Slot *>calloc(SLOTS, sizeof(Slot))
@@ -202,9 +165,9 @@ cdef class Engine:
 
     def __dealloc__(self):
         cdef int i, h, b
-        if self.reader is not None:
-            self.reader.release(&self.single)
-            self.reader.release(&self.pending)
+        if self.reader is not None and self.single != NULL and self.pending != NULL:
+            self.reader.release(self.single)
+            self.reader.release(self.pending)
             if self.slots != NULL:
                 for i in range(SLOTS):
                     self.reader.release(&self.slots[i].batch)
@@ -212,10 +175,14 @@ cdef class Engine:
             for i in range(self.n_shards):
                 shard_free(&self.shards[i])
             free(self.shards)
-        for i in range(self.n_closed):
-            for h in range(self.n_handlers):
-                for b in range(MAX_BLOCKS):
-                    mset_free(self.closed[i].sets[h][b])
+        for i in range(MAX_PERIODS):
+            if i < self.n_closed:
+                for h in range(self.n_handlers):
+                    for b in range(MAX_BLOCKS):
+                        mset_free(self.closed[i].sets[h][b])
+            free(self.closed[i].sets)
+        free(self.single)
+        free(self.pending)
         free(self.slots)
         free(self.chain_length)
         free(self.chain_items)
@@ -228,6 +195,17 @@ cdef class Engine:
 
     def attach(self, PacketSource reader not None):
         """Read this (opened) capture from now on. The one before must have ended."""
+        cdef int i
+        if self.single == NULL:
+            self.single = <Batch *>calloc(1, sizeof(Batch))
+            self.pending = <Batch *>calloc(1, sizeof(Batch))
+            if self.single == NULL or self.pending == NULL:
+                raise MemoryError
+        for i in range(self.n_shards):
+            if self.shards[i].desk.extra == NULL:
+                if desk_init(&self.shards[i].desk, self.n_shards == 1) < 0:
+                    raise MemoryError
+                work_reset(&self.shards[i].work, &self.shards[i].desk.stages[0])
         self.reader = reader
         self.pending.n = 0
         self.pending_at = 0
@@ -245,14 +223,14 @@ cdef class Engine:
         with nogil:
             for i in range(STEP_BATCHES):
                 rotate = 0
-                if self.frame(&self.single, &rotate, &ts) == 0:
+                if self.frame(self.single, &rotate, &ts) == 0:
                     more = 0
                     break
                 if rotate:
                     self.rotate(ts)
-                decode_batch(&self.decode, self.single.raw, self.single.n, s.decoded, &s.stats)
-                self.consume(s, s.decoded, NULL, self.single.n)
-                self.reader.release(&self.single)
+                decode_batch(&self.decode, self.single.raw, self.single.n, s.desk.decoded, &s.stats)
+                self.consume(s, s.desk.decoded, NULL, self.single.n)
+                self.reader.release(self.single)
         if self.filter_error is not None:
             raise self.filter_error
         return more != 0
@@ -379,15 +357,18 @@ cdef class Engine:
         """Close the open bucket: all shards' sets merged, moved to the end of `closed`."""
         cdef int h, b, i
         cdef Closed *c
+        cdef Closed oldest
         cdef MetricSet *whole
         # the open bucket counts as one of the periods, so periods - 1 closed ones stay beside it
         if self.n_closed and self.n_closed >= (self.periods if self.finished else self.periods - 1):
             for h in range(self.n_handlers):
                 for b in range(MAX_BLOCKS):
                     mset_free(self.closed[0].sets[h][b])
+            oldest = self.closed[0]
             for i in range(1, self.n_closed):
                 self.closed[i - 1] = self.closed[i]
             self.n_closed -= 1
+            self.closed[self.n_closed] = oldest
         c = &self.closed[self.n_closed]
         self.n_closed += 1
         c.start = self.bucket_start
@@ -432,18 +413,21 @@ cdef class Engine:
 
     # ------------------------------------------------------------------ consuming
 
-    cdef void consume(self, Shard *s, Packet *pkts, const uint8_t *owner, uint32_t n) noexcept nogil:
-        """Gather the work of one decoded batch and hand it to the handlers."""
+    cdef void consume(self, Shard *s, Packet *pkts, const uint16_t *order, uint32_t n) noexcept nogil:
+        """Gather the work of one decoded batch, or of the packets `order` names, and hand it to the handlers."""
         cdef uint32_t i
         cdef Packet *p
         cdef Work *w = &s.work
         cdef int apps = self.needs_dns or self.needs_udp or self.needs_streams
-        cdef uint8_t me = <uint8_t>s.index
         cdef uint64_t bytes_ = 0
         for i in range(n):
-            if owner != NULL and owner[i] != me:
-                continue
-            p = &pkts[i]
+            if order != NULL:
+                # another core may have decoded it
+                if i + PREFETCH < n:
+                    prefetch(&pkts[order[i + PREFETCH]])
+                p = &pkts[order[i]]
+            else:
+                p = &pkts[i]
             bytes_ += p.wirelen
             w.pkts[w.n_pkts] = p
             w.n_pkts += 1
@@ -461,7 +445,7 @@ cdef class Engine:
         if p.flags & PF_FRAG:
             if p.proto != PROTO_UDP and p.proto != PROTO_TCP:
                 return
-            whole = &s.whole[s.n_whole]
+            whole = &s.desk.whole[s.n_whole]
             if not frag_feed(&s.frags, p, whole):
                 return
             s.n_whole += 1     # a packet completes one datagram at most
@@ -492,7 +476,7 @@ cdef class Engine:
             return
         if s.work.n_dns == MESSAGES:
             self.flush(s)
-        m = &s.msgs[s.work.n_dns]
+        m = &s.desk.msgs[s.work.n_dns]
         if dns_parse(p.data + p.payload_off, p.payload_len, self.dns_want, m) == DNS_SHORT:
             s.dns_short += 1
             return
@@ -524,11 +508,11 @@ cdef class Engine:
                     if j + 1 < self.chain_length[i]:
                         turn = j & 1
                         out = &outs[turn]
-                        work_reset(out, &s.stages[1 + turn])
+                        work_reset(out, &s.desk.stages[1 + turn])
                     handler = s.handlers[self.chain_items[i * MAX_HANDLERS + j]]
                     (<Accumulator>handler).consume(handler, feed, out)
                     feed = out
-        work_reset(&s.work, &s.stages[0])
+        work_reset(&s.work, &s.desk.stages[0])
         s.n_extra = 0
 
     # ------------------------------------------------------------------ workers
@@ -543,77 +527,118 @@ cdef class Engine:
         with nogil:
             pthread_mutex_lock(&self.mutex)
             self.stopping = 1
-            pthread_cond_broadcast(&self.cond)
+            self.changed()
             pthread_mutex_unlock(&self.mutex)
+
+    cdef void lock(self) noexcept nogil:
+        # held for a few instructions at a time: sleeping would cost more than the batch that waits
+        cdef int i
+        for i in range(LOCK_SPINS):
+            if pthread_mutex_trylock(&self.mutex) == 0:
+                return
+            np_relax()
+        pthread_mutex_lock(&self.mutex)
+
+    cdef void changed(self) noexcept nogil:
+        """Something that a waiting worker may be waiting for. Lock is held."""
+        __atomic_add_fetch(&self.epoch, 1, __ATOMIC_RELEASE)
+        if self.sleepers:
+            pthread_cond_broadcast(&self.cond)
+
+    cdef void wait(self) noexcept nogil:
+        """Until something has changed. Lock is held before and after.
+
+        A batch is some 50 us of work, about what a sleep and a wake-up cost: look for a while before sleeping.
+        """
+        cdef uint64_t seen = self.epoch
+        cdef int i
+        pthread_mutex_unlock(&self.mutex)
+        for i in range(WAIT_SPINS):
+            if __atomic_load_n(&self.epoch, __ATOMIC_ACQUIRE) != seen:
+                break
+            if i & 15 == 15:
+                sched_yield()
+            else:
+                np_relax()
+        self.lock()
+        while self.epoch == seen:
+            self.sleepers += 1
+            pthread_cond_wait(&self.cond, &self.mutex)
+            self.sleepers -= 1
 
     cdef void work(self, Shard *s) noexcept nogil:
         cdef uint64_t seq = self.start_frame
-        cdef uint64_t at
         cdef Slot *slot
-        cdef Slot *other
+        cdef Slot *ahead
         cdef int found
-        pthread_mutex_lock(&self.mutex)
+        cdef uint32_t first
+        self.lock()
         while True:
             slot = &self.slots[seq % SLOTS]
-            if seq < self.next_frame and slot.state == SLOT_DECODED:
+            ahead = &self.slots[self.next_frame % SLOTS]
+            # Framing is the one serial part: keep it going. Who frames a batch decodes it too, while it is in its cache.
+            if (not self.framing and not self.ended and not self.stopping and ahead.state == SLOT_FREE
+                    and (self.next_frame < seq + AHEAD_SLOTS or slot.state != SLOT_DECODED)):
+                self.framing = 1
+                pthread_mutex_unlock(&self.mutex)
+                ahead.rotate = 0
+                found = self.frame(&ahead.batch, &ahead.rotate, &ahead.rotate_ts)
+                self.lock()
+                self.framing = 0
+                if found:
+                    ahead.state = SLOT_DECODING
+                    ahead.done = 0
+                    self.next_frame += 1
+                elif self.reader.ended or self.filter_error is not None:
+                    self.ended = 1
+                self.changed()
+                if not found:
+                    continue
+                pthread_mutex_unlock(&self.mutex)
+                decode_batch(&self.decode, ahead.batch.raw, ahead.batch.n, ahead.decoded, &s.stats)
+                self.assign(ahead)
+                self.lock()
+                ahead.state = SLOT_DECODED
+                self.changed()
+            elif seq < self.next_frame and slot.state == SLOT_DECODED:
                 if slot.rotate and not self.meet(slot):
                     break
                 pthread_mutex_unlock(&self.mutex)
-                self.consume(s, slot.decoded, slot.shard, slot.batch.n)
-                pthread_mutex_lock(&self.mutex)
+                first = slot.first[s.index]
+                self.consume(s, slot.decoded, slot.order + first, slot.first[s.index + 1] - first)
+                self.lock()
                 slot.done += 1
                 if slot.done == <uint32_t>self.n_shards:
                     self.reader.release(&slot.batch)
                     slot.state = SLOT_FREE
-                    pthread_cond_broadcast(&self.cond)
+                    self.changed()
                 seq += 1
-                continue
-            found = 0
-            for at in range(seq, self.next_frame):
-                other = &self.slots[at % SLOTS]
-                if other.state == SLOT_FRAMED:
-                    other.state = SLOT_DECODING
-                    pthread_mutex_unlock(&self.mutex)
-                    decode_batch(&self.decode, other.batch.raw, other.batch.n, other.decoded, &s.stats)
-                    self.assign(other)
-                    pthread_mutex_lock(&self.mutex)
-                    other.state = SLOT_DECODED
-                    pthread_cond_broadcast(&self.cond)
-                    found = 1
-                    break
-            if found:
-                continue
-            if not self.framing and not self.ended and not self.stopping:
-                other = &self.slots[self.next_frame % SLOTS]
-                if other.state == SLOT_FREE:
-                    self.framing = 1
-                    pthread_mutex_unlock(&self.mutex)
-                    other.rotate = 0
-                    found = self.frame(&other.batch, &other.rotate, &other.rotate_ts)
-                    pthread_mutex_lock(&self.mutex)
-                    self.framing = 0
-                    if found:
-                        other.state = SLOT_FRAMED
-                        other.done = 0
-                        self.next_frame += 1
-                    elif self.reader.ended or self.filter_error is not None:
-                        self.ended = 1
-                    pthread_cond_broadcast(&self.cond)
-                    continue
-            if seq >= self.next_frame and (self.ended or self.stopping) and not self.framing:
+            elif seq >= self.next_frame and (self.ended or self.stopping) and not self.framing:
                 break
-            pthread_cond_wait(&self.cond, &self.mutex)
+            else:
+                self.wait()
         pthread_mutex_unlock(&self.mutex)
 
     cdef void assign(self, Slot *slot) noexcept nogil:
+        """Sort the packets of a batch by shard, their order kept."""
         cdef uint32_t i
+        cdef uint8_t to[BATCH_PACKETS]
+        cdef uint32_t at[MAX_SHARDS + 1]
+        cdef const Packet *p
+        memset(at, 0, sizeof(at))
         for i in range(slot.batch.n):
-            # a DHCP conversation is known by its transaction id, its addresses change from message to message
-            if slot.decoded[i].app & (APP_DHCP | APP_DHCP6):
-                slot.shard[i] = 0
-                continue
-            # the high bits choose the shard, tables inside a shard use the low ones
-            slot.shard[i] = <uint8_t>(((slot.decoded[i].pair_hash >> 32) * <uint64_t>self.n_shards) >> 32)
+            p = &slot.decoded[i]
+            # The high bits choose the shard, tables inside a shard use the low ones. A DHCP conversation is known by
+            # its transaction id, its addresses change from message to message.
+            to[i] = 0 if p.app & (APP_DHCP | APP_DHCP6) else <uint8_t>(
+                ((p.pair_hash >> 32) * <uint64_t>self.n_shards) >> 32)
+            at[to[i] + 1] += 1
+        for i in range(<uint32_t>self.n_shards):
+            at[i + 1] += at[i]
+        memcpy(slot.first, at, sizeof(at))
+        for i in range(slot.batch.n):
+            slot.order[at[to[i]]] = <uint16_t>i
+            at[to[i]] += 1
 
     cdef int meet(self, Slot *slot) noexcept nogil:
         """All shards have consumed what came before this slot; the last to arrive rotates. Lock is held."""
@@ -624,10 +649,10 @@ cdef class Engine:
             self.rotate(slot.rotate_ts)
             slot.rotate = 0
             self.rotated += 1
-            pthread_cond_broadcast(&self.cond)
+            self.changed()
             return 1
         while self.rotated == mine:
-            pthread_cond_wait(&self.cond, &self.mutex)
+            self.wait()
         return 1
 
     # ------------------------------------------------------------------ results
@@ -696,7 +721,7 @@ cdef class Engine:
         return {
             "packets_read": self.framed,
             "packets": self.kept,
-            "filtered_out": self.framed - self.kept - self.pending.n,
+            "filtered_out": self.framed - self.kept - (self.pending.n if self.pending != NULL else 0),
             "wire_bytes": wire_bytes,
             "malformed": malformed,
             "losses": losses,
@@ -744,47 +769,56 @@ cdef void work_reset(Work *w, Stage *stage) noexcept nogil:
     w.bgp = stage.bgp
 
 
-cdef int shard_init(Shard *s, uint32_t stream_limit, bint alone) noexcept nogil:
-    cdef int i
-    cdef size_t packets = BATCH_PACKETS + 2 * MESSAGES
-    if alone:
-        s.decoded = <Packet *>malloc(BATCH_PACKETS * sizeof(Packet))
-        if s.decoded == NULL:
-            return -1
-    s.extra = <Packet *>malloc(packets * sizeof(Packet))
-    s.whole = <Packet *>malloc(BATCH_PACKETS * sizeof(Packet))
-    s.msgs = <DnsMsg *>malloc(MESSAGES * sizeof(DnsMsg))
-    s.bgps = <BgpMsg *>malloc(MESSAGES * sizeof(BgpMsg))
-    if s.extra == NULL or s.whole == NULL or s.msgs == NULL or s.bgps == NULL:
-        return -1
-    for i in range(3):
-        # a stage can hold every frame and one packet per message
-        s.stages[i].pkts = <Packet **>malloc(packets * sizeof(Packet *))
-        s.stages[i].udp = <Packet **>malloc(packets * sizeof(Packet *))
-        s.stages[i].dns = <DnsMsg **>malloc(MESSAGES * sizeof(DnsMsg *))
-        s.stages[i].bgp = <BgpMsg **>malloc(MESSAGES * sizeof(BgpMsg *))
-        if s.stages[i].pkts == NULL or s.stages[i].udp == NULL or s.stages[i].dns == NULL or s.stages[i].bgp == NULL:
-            return -1
-    work_reset(&s.work, &s.stages[0])
+cdef int shard_init(Shard *s, uint32_t stream_limit) noexcept nogil:
     if stream_init(&s.streams, stream_limit, on_segment, NULL, s) < 0:
         return -1
     return frag_init(&s.frags, FRAGMENT_DATAGRAMS, FRAGMENT_BYTES)
 
 
 cdef void shard_free(Shard *s) noexcept nogil:
-    cdef int i
-    free(s.decoded)
-    free(s.extra)
-    free(s.whole)
-    free(s.msgs)
-    free(s.bgps)
-    for i in range(3):
-        free(s.stages[i].pkts)
-        free(s.stages[i].udp)
-        free(s.stages[i].dns)
-        free(s.stages[i].bgp)
+    desk_free(&s.desk)
     stream_free(&s.streams)
     frag_free(&s.frags)
+
+
+cdef int desk_init(Desk *d, bint alone) noexcept nogil:
+    """Room for the work of one batch; `alone`: for the decoded packets too. -1: no memory."""
+    cdef int i
+    cdef size_t packets = BATCH_PACKETS + 2 * MESSAGES
+    if alone:
+        d.decoded = <Packet *>malloc(BATCH_PACKETS * sizeof(Packet))
+        if d.decoded == NULL:
+            return -1
+    d.extra = <Packet *>malloc(packets * sizeof(Packet))
+    d.whole = <Packet *>malloc(BATCH_PACKETS * sizeof(Packet))
+    d.msgs = <DnsMsg *>malloc(MESSAGES * sizeof(DnsMsg))
+    d.bgps = <BgpMsg *>malloc(MESSAGES * sizeof(BgpMsg))
+    if d.extra == NULL or d.whole == NULL or d.msgs == NULL or d.bgps == NULL:
+        return -1
+    for i in range(3):
+        # a stage can hold every frame and one packet per message
+        d.stages[i].pkts = <Packet **>malloc(packets * sizeof(Packet *))
+        d.stages[i].udp = <Packet **>malloc(packets * sizeof(Packet *))
+        d.stages[i].dns = <DnsMsg **>malloc(MESSAGES * sizeof(DnsMsg *))
+        d.stages[i].bgp = <BgpMsg **>malloc(MESSAGES * sizeof(BgpMsg *))
+        if d.stages[i].pkts == NULL or d.stages[i].udp == NULL or d.stages[i].dns == NULL or d.stages[i].bgp == NULL:
+            return -1
+    return 0
+
+
+cdef void desk_free(Desk *d) noexcept nogil:
+    cdef int i
+    free(d.decoded)
+    free(d.extra)
+    free(d.whole)
+    free(d.msgs)
+    free(d.bgps)
+    for i in range(3):
+        free(d.stages[i].pkts)
+        free(d.stages[i].udp)
+        free(d.stages[i].dns)
+        free(d.stages[i].bgp)
+    memset(d, 0, sizeof(Desk))
 
 
 cdef void on_segment(void *ctx, Stream *stream, int side, const uint8_t *data, uint32_t n,
@@ -811,7 +845,7 @@ cdef Packet *stand_in(Segment *seg) noexcept nogil:
     """A packet that stands for a message out of a stream; room for it has been made."""
     cdef Shard *s = seg.shard
     if seg.stand_in == NULL:
-        seg.stand_in = &s.extra[s.n_extra]
+        seg.stand_in = &s.desk.extra[s.n_extra]
         s.n_extra += 1
         seg.stand_in[0] = seg.pkt[0]
         seg.stand_in.flags |= PF_SYNTHETIC
@@ -825,7 +859,7 @@ cdef void on_dns(void *ctx, Stream *stream, int side, const uint8_t *data, uint3
     cdef Packet *p
     if s.work.n_dns == MESSAGES or s.n_extra + 1 >= BATCH_PACKETS + MESSAGES:
         flush_shard(s)
-    m = &s.msgs[s.work.n_dns]
+    m = &s.desk.msgs[s.work.n_dns]
     if dns_parse(data, n, want_of(s), m) == DNS_SHORT:
         s.dns_short += 1
         return
@@ -852,7 +886,7 @@ cdef void on_bgp(void *ctx, Stream *stream, int side, int kind, uint32_t length)
     if s.work.n_bgp == MESSAGES or s.n_extra + 1 >= BATCH_PACKETS + MESSAGES:
         flush_shard(s)
         seg.stand_in = NULL
-    m = &s.bgps[s.work.n_bgp]
+    m = &s.desk.bgps[s.work.n_bgp]
     m.pkt = stand_in(seg)
     m.ts = m.pkt.ts
     m.type = <uint8_t>kind

@@ -36,14 +36,20 @@ cdef struct MetricSet:
     Kll quant[MAX_QUANT]
     Hist hist[MAX_HIST]
     RateTable rate                   # n_rate columns
+    # of a copy of an open bucket: each rate's last whole second
+    uint64_t live[MAX_RATE]
+    uint32_t levels                  # bit i: counter i is a level, the newest span of time has the say
+    uint32_t refs                    # holders, atomic; more than one: nobody may write
 
 cdef MetricSet *mset_new(const Layout *layout, int64_t start_ns) noexcept nogil
-cdef void mset_free(MetricSet *m) noexcept nogil
+cdef void mset_free(MetricSet *m) noexcept nogil     # one holder fewer; the last one frees
+cdef void mset_hold(MetricSet *m) noexcept nogil     # one holder more
 cdef MetricSet *mset_clone(const MetricSet *m) noexcept nogil
 # rates=1: per-second counters are added second by second (shards of one bucket);
 # rates=0: the two are different spans of time, their rate sketches are merged
 cdef int mset_merge(MetricSet *into, const MetricSet *other, int rates) noexcept nogil
 cdef void mset_close(MetricSet *m, int64_t end_ns) noexcept nogil  # finish rates, shrink tables
+cdef void mset_glance(MetricSet *m, int64_t now_ns) noexcept nogil  # rates of an open bucket's copy: fill `live`, finish
 
 cdef class MetricBlock:
     """Owns a MetricSet; what renderers, pickles and merges in Python hold."""

@@ -65,6 +65,9 @@ class MetricBlock:
     def rate(self, i: int, ranks: Sequence[float] = RANKS) -> tuple[list[float], int, float] | None:
         """(quantiles, number of whole seconds, sum) of a closed bucket; None without a whole second."""
 
+    def live(self, i: int) -> int:
+        """A rate's last whole second, in a copy of an open bucket; 0 elsewhere."""
+
     def add_counter(self, i: int, n: int = 1) -> None: ...
     def add_cardinality(self, i: int, item: bytes) -> None: ...
     def add_topn(self, i: int, key: bytes, weight: int = 1) -> None: ...

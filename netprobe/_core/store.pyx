@@ -17,7 +17,15 @@ from netprobe._core.sketch.pack cimport (
     Reader, check, pack_full_freq, pack_full_kll, pack_hist, pack_hll, pack_rate, quantiles_of, take, take_part,
     take_view, unpack_full_freq, unpack_full_kll, unpack_hist, unpack_rate)
 from netprobe._core.sketch.rate cimport (
-    rate_add, rate_close, rate_copy, rate_free, rate_init, rate_merge, rate_row)
+    rate_add, rate_close, rate_copy, rate_free, rate_glance, rate_init, rate_merge, rate_row)
+
+cdef extern from *:
+    """
+    static inline void np_refs_up(uint32_t *refs) { __atomic_fetch_add(refs, 1, __ATOMIC_RELAXED); }
+    static inline uint32_t np_refs_down(uint32_t *refs) { return __atomic_sub_fetch(refs, 1, __ATOMIC_ACQ_REL); }
+    """
+    void np_refs_up(uint32_t *refs) noexcept nogil
+    uint32_t np_refs_down(uint32_t *refs) noexcept nogil
 
 cdef bytes MAGIC = b"NPMB\x01"           # the last byte is the version of the form
 RANKS = (0.5, 0.9, 0.95, 0.99)
@@ -31,6 +39,7 @@ cdef MetricSet *mset_new(const Layout *layout, int64_t start_ns) noexcept nogil:
     if m == NULL:
         return NULL
     m.layout = layout[0]
+    m.refs = 1
     for i in range(layout.n_card):
         hll_init(&m.card[i], HLL_LG_K)
     for i in range(layout.n_topn):
@@ -46,7 +55,7 @@ cdef MetricSet *mset_new(const Layout *layout, int64_t start_ns) noexcept nogil:
 
 cdef void mset_free(MetricSet *m) noexcept nogil:
     cdef int i
-    if m == NULL:
+    if m == NULL or np_refs_down(&m.refs) != 0:
         return
     for i in range(m.layout.n_card):
         hll_free(&m.card[i])
@@ -60,6 +69,11 @@ cdef void mset_free(MetricSet *m) noexcept nogil:
     free(m)
 
 
+cdef void mset_hold(MetricSet *m) noexcept nogil:
+    if m != NULL:
+        np_refs_up(&m.refs)
+
+
 cdef MetricSet *mset_clone(const MetricSet *m) noexcept nogil:
     cdef MetricSet *twin = <MetricSet *>calloc(1, sizeof(MetricSet))
     cdef int status = 0
@@ -68,6 +82,9 @@ cdef MetricSet *mset_clone(const MetricSet *m) noexcept nogil:
         return NULL
     twin.layout = m.layout
     twin.used = m.used
+    twin.refs = 1
+    twin.levels = m.levels
+    memcpy(twin.live, m.live, sizeof(m.live))
     memcpy(twin.counter, m.counter, sizeof(m.counter))
     # a copy that fails leaves its target empty, so all of them may be tried and freed
     for i in range(m.layout.n_card):
@@ -92,7 +109,11 @@ cdef int mset_merge(MetricSet *into, const MetricSet *other, int rates) noexcept
         return -2
     into.used |= other.used
     for i in range(into.layout.n_counter):
-        into.counter[i] += other.counter[i]
+        if rates or not (into.levels >> i) & 1:
+            into.counter[i] += other.counter[i]
+    for i in range(into.layout.n_rate):
+        if into.live[i] == 0:
+            into.live[i] = other.live[i]
     for i in range(into.layout.n_card):
         status |= hll_merge(&into.card[i], &other.card[i])
     for i in range(into.layout.n_topn):
@@ -111,6 +132,10 @@ cdef void mset_close(MetricSet *m, int64_t end_ns) noexcept nogil:
     rate_close(&m.rate, end_ns)
     for i in range(m.layout.n_topn):
         freq_shrink(&m.topn[i])
+
+
+cdef void mset_glance(MetricSet *m, int64_t now_ns) noexcept nogil:
+    rate_glance(&m.rate, now_ns, m.live)
 
 
 # --- Python ---
@@ -286,6 +311,10 @@ cdef class MetricBlock:
         cdef const Kll *sketch = &self.mset.rate.sketch[index]
         values = quantiles_of(sketch, ranks)
         return None if values is None else (values, kll_count(sketch), sketch.sum)
+
+    def live(self, i):
+        """A rate's last whole second, in a copy of an open bucket; 0 elsewhere."""
+        return self.mset.live[at(i, self.mset.layout.n_rate, "rate")]
 
     def add_counter(self, i, uint64_t n=1):
         self.mset.counter[at(i, self.mset.layout.n_counter, "counter")] += n

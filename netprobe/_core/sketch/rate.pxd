@@ -35,6 +35,9 @@ cdef int rate_copy(RateTable *into, const RateTable *other) noexcept nogil
 # a last, partial second is not a sample
 cdef void rate_close(RateTable *r, int64_t end_ns) noexcept nogil
 
+# close at now_ns, and say what each column counted in its last whole second
+cdef void rate_glance(RateTable *r, int64_t now_ns, uint64_t *last) noexcept nogil
+
 cdef inline uint64_t *rate_row(RateTable *r, int64_t ts) noexcept nogil:
     # the counters of ts's second: rate_row(...)[column] += n
     if ts < r.cur_begin or ts >= r.cur_end or r.row == NULL:

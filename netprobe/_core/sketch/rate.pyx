@@ -287,3 +287,17 @@ cdef void rate_close(RateTable *r, int64_t end_ns) noexcept nogil:
         fold_to(r, second_of(r, end_ns))
         drop_rows(r)
         r.closed = 1
+
+
+cdef void rate_glance(RateTable *r, int64_t now_ns, uint64_t *last) noexcept nogil:
+    cdef int64_t second = second_of(r, now_ns) - 1
+    cdef uint32_t at
+    cdef int c
+    for c in range(r.n):
+        last[c] = 0
+    if second >= r.folded_to and r.n_rows > 0:
+        at = find(r, second)
+        if at < r.n_rows and r.rows[at].second == second:
+            for c in range(r.n):
+                last[c] = r.rows[at].count[c]
+    rate_close(r, now_ns)
