@@ -15,10 +15,10 @@
     with netns.pair(addresses=True, wire=netns.Wire(delay_s=0.02, drop=every(50))) as (client, server): ...
     with netns.Namespace("one") as ns, ns.inside(): ...              # this thread's sockets are made in there
 
-A test needs root: mark it ``root``, and ``tool(...)`` for each program (tests/conftest.py skips, or fails under
-CI). A program from Debian that is not there yet goes into TEST_PACKAGES of ./dev. Everything that a namespace
-started is killed and the namespace deleted at the end, also after a failure; nothing outside of the own namespaces
-is touched. Wait with `until`, never by sleeping.
+A test needs root: mark it ``root``, and ``tool(...)`` for each program (tests/conftest.py skips, or fails
+under CI). A program from Debian that is not there yet goes into TEST_PACKAGES of ./dev. Everything that a
+namespace started is killed and the namespace deleted at the end, also after a failure; nothing outside of the
+own namespaces is touched. Wait with `until`, never by sleeping.
 """
 
 from __future__ import annotations
@@ -304,8 +304,8 @@ class Wire:
     """A wire in user space for what the kernel may lack (netem): delay, and frames that get lost.
 
     `drop(frame, direction, number)` says whether a frame is lost: direction 0 is from the first end to the
-    second, number counts the frames of that direction from 0. `delay_s` is one way, the same for all frames, so
-    that none overtakes another. `lost` counts. Meant for thousands of frames per second, not more.
+    second, number counts the frames of that direction from 0. `delay_s` is one way, the same for all frames,
+    so that none overtakes another. `lost` counts. Meant for thousands of frames per second, not more.
     """
 
     def __init__(self, delay_s: float = 0.0, drop: Callable[[bytes, int, int], bool] | None = None) -> None:
@@ -378,8 +378,8 @@ def pair(
 ) -> Iterator[tuple[End, End]]:
     """Two namespaces joined by a veth pair (np1 to np2), or by a `Wire` of TAP devices. Both ends are up.
 
-    Without addresses nothing but what a test sends is on the wire. `offloads=True` leaves them on: packets of up
-    to 64 KiB and unfinished checksums then show up, as on a real machine.
+    Without addresses nothing but what a test sends is on the wire. `offloads=True` leaves them on: packets of
+    up to 64 KiB and unfinished checksums then show up, as on a real machine.
     """
     ipv6 = addresses if ipv6 is None else ipv6
     with contextlib.ExitStack() as stack:
