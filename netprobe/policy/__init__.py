@@ -1,0 +1,1 @@
+"""From a configuration document to running handlers: taps, policies, inputs."""
