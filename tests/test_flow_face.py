@@ -239,7 +239,9 @@ def test_a_small_table_loses_nothing(tmp_path: Path) -> None:
         ({"columns": []}, "columns: empty"),
         ({"hosts": "10.0.0.1"}, "invalid CIDR"),
         ({"filter": "port banana"}, "port banana"),
-        ({"decode": True}, "decode"),
+        ({"decode": "smtp"}, "decode: 'smtp'"),
+        ({"http_ports": [65536]}, "http_ports: 65536"),
+        ({"columns": ["http_url"]}, "with decode=True"),
     ],
 )
 def test_bad_settings_name_themselves(options: dict[str, Any], message: str) -> None:

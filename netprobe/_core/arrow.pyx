@@ -52,6 +52,7 @@ cdef class Table:
     cdef list data               # addresses
     cdef list valid              # addresses of validity bitmaps, 0 without
     cdef list nulls              # how many; -1 unknown
+    cdef list offsets            # addresses of int32 offsets of texts, 0 for other types
     cdef object keep
 
     def __init__(self, columns, int64_t rows, keep):
@@ -61,6 +62,7 @@ cdef class Table:
         self.data = [c[2] for c in columns]
         self.valid = [c[3] for c in columns]
         self.nulls = [c[4] for c in columns]
+        self.offsets = [c[5] if len(c) > 5 else 0 for c in columns]
         self.keep = keep
 
 
@@ -153,7 +155,7 @@ cdef int fill_array(Table t, ArrowArray *out) except -1:
     for i in range(n):
         child = <ArrowArray *>calloc(1, sizeof(ArrowArray))
         if child != NULL:
-            child.buffers = <const void **>calloc(2, sizeof(void *))
+            child.buffers = <const void **>calloc(3, sizeof(void *))
         if child == NULL or child.buffers == NULL:
             free(child)
             release_array(out)
@@ -165,6 +167,10 @@ cdef int fill_array(Table t, ArrowArray *out) except -1:
         child.n_buffers = 2
         child.buffers[0] = <const void *><uintptr_t>t.valid[i]
         child.buffers[1] = <const void *><uintptr_t>t.data[i]
+        if t.offsets[i]:
+            child.n_buffers = 3
+            child.buffers[1] = <const void *><uintptr_t>t.offsets[i]
+            child.buffers[2] = <const void *><uintptr_t>t.data[i]
         child.release = release_array
         hold(&child.private_data, t)
     return 0
@@ -211,8 +217,8 @@ cdef void forget_capsule(object capsule) noexcept:
 def stream_capsule(columns, rows, keep):
     """A capsule "arrow_array_stream" of one batch.
 
-    columns: (name, Arrow format, address of the values, address of the validity bitmap or 0, nulls) of types with one
-    buffer of values. keep: whatever owns that memory.
+    columns: (name, Arrow format, address of the values, address of the validity bitmap or 0, nulls), and for texts
+    ("u") the address of their int32 offsets. keep: whatever owns that memory.
     """
     cdef ArrowArrayStream *s = <ArrowArrayStream *>calloc(1, sizeof(ArrowArrayStream))
     if s == NULL:

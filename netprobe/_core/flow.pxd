@@ -128,7 +128,7 @@ cdef struct FlowRecord:
     uint32_t client_ms           # network latencies and first payload exchange, 1 to 20000; 0 unknown
     uint32_t server_ms
     uint32_t fpex_ms
-    uint32_t appl_ms             # application latency, by decoders; valid with app_fields
+    int64_t appl_ms              # application latency, by decoders; -1 unknown
     uint32_t sample_rate         # 1 when all flows are kept
     uint32_t cell                # valid during on_record, like the next
     uint32_t peer_cell           # of side[1] of a bidirectional flow; FLOW_NIL without
@@ -153,7 +153,7 @@ cdef struct FlowConfig:
     uint8_t mac[6]
 
 ctypedef void (*record_fn)(void *ctx, const FlowRecord *r) noexcept nogil
-# after counting, for packets with payload, SYN or FIN of flows with an application number; may call flow_export_now
+# after counting, for packets with payload, SYN, FIN or RST of flows with an application number; may call flow_export_now
 ctypedef void (*packet_fn)(void *ctx, FlowTable *t, const FlowPacket *v) noexcept nogil
 # application number of a new cell; from spec 6.0's tables
 ctypedef uint8_t (*classify_fn)(void *ctx, const FlowPacket *v) noexcept nogil
@@ -219,8 +219,11 @@ cdef uint32_t flow_update(FlowTable *t, FlowPacket *v, uint32_t n) noexcept nogi
 cdef int flow_tick(FlowTable *t, int64_t now) noexcept nogil
 # End of input: export everything. 1: room ran out, call again.
 cdef int flow_finish(FlowTable *t) noexcept nogil
-# From on_packet: send this cell's counters now with a decoder's fields
-cdef void flow_export_now(FlowTable *t, uint32_t cell, const void *app_fields, uint32_t appl_ms) noexcept nogil
+# From on_packet or before flow_finish: send this cell's counters now with a decoder's fields, if need be with no packets.
+# appl_ms: -1 unknown
+cdef void flow_export_now(FlowTable *t, uint32_t cell, const void *app_fields, int64_t appl_ms) noexcept nogil
+# the cell of a key (addresses, ports, proto, l3), FLOW_NIL without
+cdef uint32_t flow_find(const FlowTable *t, FlowPacket *key) noexcept nogil
 cdef uint64_t flow_open_packets(const FlowTable *t, uint64_t *bytes) noexcept nogil   # counted, not yet exported
 
 

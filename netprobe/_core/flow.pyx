@@ -17,8 +17,8 @@ from libc.string cimport memcpy, memset
 
 from netprobe._core.packet cimport DIR_IN, PROTO_TCP, PROTO_UDP, mix64
 from netprobe._core.tracker cimport (
-    TCP_FIN, TCP_SYN, TS_CLOSED, TS_OLD_FPEX, TS_SYN, Segment, latency_ms, track_exported, track_open, track_segment,
-    track_wants_peer,
+    TCP_FIN, TCP_RST, TCP_SYN, TS_CLOSED, TS_OLD_FPEX, TS_SYN, Segment, latency_ms, track_exported, track_open,
+    track_segment, track_wants_peer,
 )
 from netprobe._core.wire.be cimport likely
 
@@ -308,7 +308,7 @@ cdef void no_side(FlowHealth *h) noexcept nogil:
     h.window = -1
 
 
-cdef void export(FlowTable *t, uint32_t i, int reason, const void *app_fields, uint32_t appl_ms) noexcept nogil:
+cdef void export(FlowTable *t, uint32_t i, int reason, const void *app_fields, int64_t appl_ms) noexcept nogil:
     """Send a flow's counters: of one cell, or of the pair that it leads."""
     cdef FlowCell *c = &t.cells[i]
     cdef FlowCell *p = NULL
@@ -324,8 +324,12 @@ cdef void export(FlowTable *t, uint32_t i, int reason, const void *app_fields, u
     elif c.direction == DIR_IN:
         at = 1
     if c.packets == 0 and (p == NULL or p.packets == 0):
-        return
-    r.first = c.first if c.packets else p.first
+        # several messages in one packet: the later records carry none
+        if app_fields == NULL or c.flags & FC_UNCOUNTED:
+            return
+        r.first = c.last
+    else:
+        r.first = c.first if c.packets else p.first
     r.last = c.last
     memcpy(r.src, c.src, 16)
     memcpy(r.dst, c.dst, 16)
@@ -368,8 +372,14 @@ cdef void export(FlowTable *t, uint32_t i, int reason, const void *app_fields, u
         t.on_record(t.ctx, &r)
 
 
-cdef void flow_export_now(FlowTable *t, uint32_t cell, const void *app_fields, uint32_t appl_ms) noexcept nogil:
+cdef void flow_export_now(FlowTable *t, uint32_t cell, const void *app_fields, int64_t appl_ms) noexcept nogil:
     export(t, cell, FLOW_DECODED, app_fields, appl_ms)
+
+
+cdef uint32_t flow_find(const FlowTable *t, FlowPacket *key) noexcept nogil:
+    cdef uint32_t peer
+    key.tag = tag_of(t, key)
+    return find(t, key, &peer)
 
 
 # --- cells -------------------------------------------------------------------------------------------------------
@@ -456,7 +466,7 @@ cdef void evict(FlowTable *t, uint32_t keep) noexcept nogil:
     t.evicted += 1
     if t.config.bidirectional and t.cells[best].peer != FLOW_NIL:
         t.evicted += 1
-    export(t, best, FLOW_EVICTED, NULL, 0)
+    export(t, best, FLOW_EVICTED, NULL, -1)
     drop(t, best)
 
 
@@ -606,13 +616,13 @@ cdef inline int over(FlowTable *t, uint32_t i, int64_t ts) noexcept nogil:
     cdef FlowCell *c = &t.cells[i]
     cdef int64_t first
     if ts - latest(t, c) >= t.config.idle_ns:
-        export(t, i, FLOW_IDLE, NULL, 0)
+        export(t, i, FLOW_IDLE, NULL, -1)
         drop(t, i)
         return 1
     if t.config.active_ns:
         first = earliest(t, c)
         if first < ts and ts - first >= t.config.active_ns:
-            export(t, i, FLOW_ACTIVE, NULL, 0)
+            export(t, i, FLOW_ACTIVE, NULL, -1)
     return 0
 
 
@@ -665,7 +675,7 @@ cdef inline void count(FlowTable *t, FlowPacket *v) noexcept nogil:
             c.fragments += v.fragments
         t.packets += v.packets
         t.bytes += v.bytes
-    if c.flags & FC_APP and t.on_packet != NULL and (v.payload or v.tcp_flags & (TCP_SYN | TCP_FIN)):
+    if c.flags & FC_APP and t.on_packet != NULL and (v.payload or v.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)):
         t.on_packet(t.ctx, t, v)
 
 
@@ -725,11 +735,11 @@ cdef uint32_t flow_update(FlowTable *t, FlowPacket *v, uint32_t n) noexcept nogi
 cdef inline int look_timeouts(FlowTable *t, uint32_t i, int64_t now) noexcept nogil:
     cdef FlowCell *c = &t.cells[i]
     if now - latest(t, c) >= t.config.idle_ns:
-        export(t, i, FLOW_IDLE, NULL, 0)
+        export(t, i, FLOW_IDLE, NULL, -1)
         drop(t, i)
         return 0
     if t.config.active_ns and earliest(t, c) < now and now - earliest(t, c) >= t.config.active_ns:
-        export(t, i, FLOW_ACTIVE, NULL, 0)
+        export(t, i, FLOW_ACTIVE, NULL, -1)
     due_at(t, i)
     return 0
 
@@ -741,7 +751,7 @@ cdef inline int look_schedule(FlowTable *t, uint32_t i, int64_t now) noexcept no
     if at > now:
         return 0
     if c.packets:
-        export(t, i, FLOW_SCHEDULE, NULL, 0)
+        export(t, i, FLOW_SCHEDULE, NULL, -1)
         # D18: the first of the flow's own multiples of 15 s that lies ahead
         steps = (now - at) // PERIOD + 1
         t.due[i] = second_of(t, at + steps * PERIOD)
@@ -781,7 +791,7 @@ cdef int run_pass(FlowTable *t) noexcept nogil:
                 return 1
             if t.pass_kind == PASS_END:
                 if t.due[i] != DUE_NEVER:
-                    export(t, i, FLOW_END, NULL, 0)
+                    export(t, i, FLOW_END, NULL, -1)
                     drop(t, i)
             elif t.config.schedule:
                 look_schedule(t, i, now)

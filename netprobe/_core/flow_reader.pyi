@@ -1,6 +1,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from netprobe._core.app_flow import AppRows
 from netprobe._core.bpf import BpfProgram
 from netprobe._core.source import PacketSource
 
@@ -28,9 +29,28 @@ class FlowReader:
         hosts: Iterable[tuple[int, bytes, int]] = (),
         compile_filter: Callable[[int], BpfProgram] | None = None,
         mac: bytes | None = None,
-    ) -> None: ...
-    def fill(self, buffers: dict[str, Any], limit: int) -> int:
-        """Write up to ``limit`` records; returns how many. 0: the end (``at_end``), or a silent pipe."""
+        decode: bool | Iterable[str] = (),
+        dns_port: int = 53,
+        http_ports: Iterable[int] = (),
+        radius_ports: Iterable[int] = (1812, 1813),
+        postgres_ports: Iterable[int] = (),
+        translate: Iterable[tuple[bytes, int | None, bytes, int | None]] = (),
+        live: bool = False,
+    ) -> None:
+        """decode: True or names of app_flow.DECODERS. The ports also give the column `app` without decoders.
+
+        translate: (address, port or None, new address, new port or None). live: time goes on without packets,
+        by the wall clock.
+        """
+    def fill(
+        self, buffers: dict[str, Any], limit: int, apps: AppRows | None = None, *, seconds: float | None = None
+    ) -> int:
+        """Write up to ``limit`` records, and their application fields into ``apps`` (a fresh one).
+
+        Returns how many. 0: the end (``at_end``), a silence, or ``seconds`` are over.
+        """
+    def stop(self) -> None:
+        """No more packets are read: what is there goes through and all flows come out. Any thread."""
     def drain(self) -> None:
         """Run to the end and give up all records."""
     @property

@@ -1,0 +1,157 @@
+"""Decoders on the flow table: fields as columns, which record carries them, and how Arrow shows them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scapy.layers.dns import DNS, DNSQR
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.l2 import Ether
+from scapy.packet import Packet, Raw
+from scapy.utils import wrpcap
+
+from netprobe._core.app_flow import APP_COLUMNS, AppRows
+from netprobe.flow_columns import APP_SCHEMA, REASONS, flows
+
+CAPTURES = Path(__file__).parent / "captures"
+APP_NAMES = [column.name for column in APP_SCHEMA]
+
+
+def rows(path: Path, bidirectional: bool = False, **options: Any) -> list[dict[str, Any]]:
+    """Each record as a dict: text addresses, counters, and the application fields that it has."""
+    out = []
+    for chunk in flows(path, bidirectional, decode=True, **options):
+        for i in range(chunk.rows):
+            row = {
+                name: chunk[name][i].item()
+                for name in chunk
+                if name not in APP_NAMES and chunk[name].ndim == 1
+            }
+            row["src"], row["dst"] = chunk.addresses("src")[i], chunk.addresses("dst")[i]
+            row["reason"] = REASONS[row["reason"]]
+            for name in APP_NAMES:
+                value = chunk[name][i]
+                if value is not None and value != -1:
+                    row[name] = value
+            out.append(row)
+    return out
+
+
+def fields(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in APP_NAMES if name in row}
+
+
+class Talk:
+    """A TCP connection, segment by segment."""
+
+    def __init__(self, sport: int = 40000, dport: int = 80) -> None:
+        self.packets: list[Packet] = []
+        self.ends = {"c": ("10.0.0.1", sport), "s": ("10.0.0.2", dport)}
+        self.seq = {"c": 1000, "s": 5000}
+        self.add("c", flags="S")
+        self.add("s", flags="SA")
+        self.add("c", flags="A")
+
+    def add(self, side: str, data: bytes = b"", flags: str = "PA") -> None:
+        src, dst = self.ends[side], self.ends["s" if side == "c" else "c"]
+        other = self.seq["s" if side == "c" else "c"]
+        tcp = TCP(sport=src[1], dport=dst[1], seq=self.seq[side], ack=other, flags=flags)
+        ether = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
+        self.packets.append(ether / IP(src=src[0], dst=dst[0]) / tcp / Raw(data))
+        self.seq[side] += len(data) + (1 if "S" in flags or "F" in flags else 0)
+
+    def write(self, path: Path, step: float = 0.01) -> Path:
+        for i, p in enumerate(self.packets):
+            p.time = 1_700_000_000 + i * step
+        wrpcap(str(path), self.packets)
+        return path
+
+
+def test_schema_is_what_the_core_has() -> None:
+    assert list(APP_COLUMNS) == APP_NAMES
+    for column in APP_SCHEMA:
+        kind = APP_COLUMNS[column.name][0]
+        assert (column.dtype, column.arrow, column.absent) == (
+            ("i8", "l", -1) if kind == "number" else ("text", "u", None)
+        )
+
+
+def test_no_rows_no_names() -> None:
+    apps = AppRows()
+    assert (len(apps), apps.names()) == (0, [])
+    values, offsets, present = apps.column("http_url", 3)
+    assert offsets is not None
+    assert (bytes(values), offsets.tolist(), present.tolist()) == (b"", [0, 0, 0, 0], [0, 0, 0])
+    values, offsets, present = apps.column("http_status", 2)
+    assert (values.tolist(), offsets, present.tolist()) == ([-1, -1], None, [0, 0])
+
+
+def test_each_message_is_reported_with_its_packets(tmp_path: Path) -> None:
+    """Two requests in one segment, answered in two: the packets since the last record go with the first."""
+    talk = Talk()
+    talk.add("c", b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: b\r\nUser-Agent: x\r\n\r\n")
+    talk.add("s", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    talk.add("s", b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n")
+    found = rows(talk.write(tmp_path / "t.pcap"))
+    decoded = [r for r in found if r["reason"] == "decoded"]
+    asked = [
+        {"http_url": f"/{n}", "http_host": h, "http_referer": "", "http_ua": u}
+        for n, h, u in ((1, "a", ""), (2, "b", "x"))
+    ]
+    assert [fields(r) for r in decoded] == [
+        *asked,
+        {**asked[0], "http_status": 200},
+        {**asked[1], "http_status": 404},
+    ]
+    assert [(r["sport"], r["out_pkts"], r["appl_latency_ms"]) for r in decoded] == [
+        (40000, 3, -1), (40000, 0, -1), (80, 2, 10), (80, 1, 20),
+    ]  # fmt: skip
+    assert sum(r["out_pkts"] for r in found) == len(talk.packets)
+    assert sum(r["out_bytes"] for r in found) == sum(len(p[IP]) for p in talk.packets)
+
+
+def test_bidirectional_flows_report_messages_too(tmp_path: Path) -> None:
+    talk = Talk(dport=8080)
+    talk.add("c", b"GET / HTTP/1.0\r\n\r\n")
+    talk.add("s", b"HTTP/1.0 200 OK\r\n\r\nuntil the end")
+    talk.add("s", flags="FA")
+    path = talk.write(tmp_path / "t.pcap")
+    found = rows(path, True, http_ports=[8080])
+    assert [(r["sport"], r["out_pkts"], r["in_pkts"], r.get("http_status")) for r in found] == [
+        (40000, 3, 1, None), (40000, 0, 2, 200),
+    ]  # fmt: skip
+    assert [(r["app"], r.get("http_url")) for r in rows(path, True)] == [(0, None)]
+
+
+def test_text_that_is_no_utf8(tmp_path: Path) -> None:
+    talk = Talk()
+    talk.add("c", b"GET / HTTP/1.1\r\nUser-Agent: caf\xe9/\xc3\xa9\r\nHost: " + b"\xff" * 400 + b"\r\n\r\n")
+    row = rows(talk.write(tmp_path / "t.pcap"))[0]
+    assert row["http_ua"] == "caf\ufffd/é"
+    assert row["http_host"] == "\ufffd" * 128
+
+
+def test_cut_packets(tmp_path: Path) -> None:
+    """Of a packet that the snap length cut, a file shows what there is."""
+    query = (
+        Ether()
+        / IP(src="10.0.0.1", dst="10.0.0.2")
+        / UDP(sport=999, dport=53)
+        / DNS(qd=DNSQR(qname="x.example"))
+    )
+    whole = bytes(query)
+    path = tmp_path / "t.pcap"
+    wrpcap(str(path), [whole[:-3]])
+    (row,) = rows(path)
+    assert (row["app"], fields(row), row["out_bytes"]) == (1, {}, len(whole) - 14)
+
+
+def test_arrow(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    for name in ("dhcp.pcap", "app-http.pcap", "app-tls.pcap", "app-radius.pcap"):
+        chunks = list(flows(CAPTURES / name, decode=True, chunk_rows=7))
+        table = pyarrow.concat_tables(pyarrow.table(chunk) for chunk in chunks)
+        table.validate(full=True)
+        for column in APP_NAMES:
+            want = [v for chunk in chunks for v in chunk[column].tolist()]
+            assert table[column].to_pylist() == [None if v == -1 else v for v in want], column
