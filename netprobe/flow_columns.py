@@ -84,7 +84,7 @@ class FlowChunk(Mapping[str, "Array"]):
         from netprobe._core.arrow import stream_capsule
 
         keep: list[Any] = []
-        columns: list[tuple[str, str, int, int, int, int]] = []
+        columns: list[tuple[str, str, int, int | None, int, int]] = []
         for name, values in self._columns.items():
             column = _BY_NAME[name]
             known: Array | None = None
@@ -98,8 +98,10 @@ class FlowChunk(Mapping[str, "Array"]):
                 data = numpy.ascontiguousarray(self[name] if values is None else values)
                 if column.absent is not None:
                     known = data != column.absent
-            bitmap, nulls = 0, 0
+            bitmap: int | None = None
+            nulls = 0
             if known is not None:
+                bitmap = 0
                 nulls = len(known) - int(numpy.count_nonzero(known))
                 if nulls:
                     bits = numpy.packbits(known, bitorder="little")

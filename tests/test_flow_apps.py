@@ -1,5 +1,6 @@
 """Decoders on the flow table: fields as columns, which record carries them, and how Arrow shows them."""
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,8 @@ def test_cut_packets(tmp_path: Path) -> None:
     )
     whole = bytes(query)
     path = tmp_path / "t.pcap"
-    wrpcap(str(path), [whole[:-3]])
+    head = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
+    path.write_bytes(head + struct.pack("<4I", 1, 0, len(whole) - 3, len(whole)) + whole[:-3])
     (row,) = rows(path)
     assert (row["app"], fields(row), row["out_bytes"]) == (1, {}, len(whole) - 14)
 

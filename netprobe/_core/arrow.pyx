@@ -50,7 +50,8 @@ cdef class Table:
     cdef list names              # bytes
     cdef list formats            # bytes
     cdef list data               # addresses
-    cdef list valid              # addresses of validity bitmaps, 0 without
+    cdef list valid              # addresses of validity bitmaps, 0 where nothing is null
+    cdef list nullable           # may be null, in whichever batch
     cdef list nulls              # how many; -1 unknown
     cdef list offsets            # addresses of int32 offsets of texts, 0 for other types
     cdef object keep
@@ -60,7 +61,8 @@ cdef class Table:
         self.names = [c[0].encode() for c in columns]
         self.formats = [c[1].encode() for c in columns]
         self.data = [c[2] for c in columns]
-        self.valid = [c[3] for c in columns]
+        self.valid = [c[3] or 0 for c in columns]
+        self.nullable = [c[3] is not None for c in columns]
         self.nulls = [c[4] for c in columns]
         self.offsets = [c[5] if len(c) > 5 else 0 for c in columns]
         self.keep = keep
@@ -128,7 +130,7 @@ cdef int fill_schema(Table t, ArrowSchema *out) except -1:
         out.n_children = i + 1
         child.format = <bytes>t.formats[i]
         child.name = <bytes>t.names[i]
-        child.flags = FLAG_NULLABLE if t.valid[i] else 0
+        child.flags = FLAG_NULLABLE if t.nullable[i] else 0
         child.release = release_schema
         hold(&child.private_data, t)
     return 0
@@ -217,8 +219,9 @@ cdef void forget_capsule(object capsule) noexcept:
 def stream_capsule(columns, rows, keep):
     """A capsule "arrow_array_stream" of one batch.
 
-    columns: (name, Arrow format, address of the values, address of the validity bitmap or 0, nulls), and for texts
-    ("u") the address of their int32 offsets. keep: whatever owns that memory.
+    columns: (name, Arrow format, address of the values, address of the validity bitmap, nulls), and for texts ("u")
+    the address of their int32 offsets. The bitmap is 0 where nothing is null, None in columns that never have nulls:
+    all batches of a run must have one schema. keep: whatever owns that memory.
     """
     cdef ArrowArrayStream *s = <ArrowArrayStream *>calloc(1, sizeof(ArrowArrayStream))
     if s == NULL:
