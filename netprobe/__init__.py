@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from netprobe._version import __version__
 
 if TYPE_CHECKING:
+    from netprobe.agent.agent import Agent
     from netprobe.columns import PacketChunk, packets
     from netprobe.errors import ConfigError, InputError, NetprobeError
     from netprobe.flow_columns import FlowChunk, flows
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from netprobe.summary import Progress, Summary, merge, summarize
 
 _HOME = {
+    "Agent": "agent.agent",
     "Cardinality": "sketches",
     "ConfigError": "errors",
     "Counter": "sketches",
@@ -42,6 +44,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Agent",
     "Cardinality",
     "ConfigError",
     "Counter",

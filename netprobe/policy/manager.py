@@ -13,16 +13,19 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from netprobe.errors import ConfigError, ExistsError, NetprobeError, NotFoundError
 from netprobe.handlers.config import HandlerSpec
-from netprobe.metrics.keys import GeoNames
+from netprobe.hosts import parse_hosts
 from netprobe.policy.config import Document, Outline, Source, document_of, outline_of_file, outline_of_request
 from netprobe.policy.modules import RESOURCES, Globals, read_globals
-from netprobe.policy.policies import Input, Part, Policy
+from netprobe.policy.policies import Input, Part, Policy, RunningInput
 from netprobe.policy.specs import Plan, PlannedInput, PolicySpec, plan_policy, policy_notes, read_policy
 from netprobe.policy.taps import Origin, Tap, read_tap, tap_notes
+
+if TYPE_CHECKING:
+    from netprobe.geo import GeoNames
 
 LOG = logging.getLogger("netprobe.policy")
 RESOURCES_SUFFIX = "-resources"
@@ -76,9 +79,13 @@ class Manager:
         return self._policies
 
     @property
-    def inputs(self) -> Mapping[str, Input]:
-        """Running inputs by name; a snapshot."""
-        return self._inputs
+    def inputs(self) -> Mapping[str, RunningInput]:
+        """Inputs by name; a snapshot."""
+        return {name: one.stream for name, one in self._inputs.items()}
+
+    @property
+    def geo(self) -> GeoNames | None:
+        return self._geo
 
     # --- files ---
 
@@ -203,6 +210,7 @@ class Manager:
                 "modules": {name: {"type": type_} for name, type_ in modules.items()},
             },
         }
+        parse_hosts(host_spec)
         with self._lock:
             self.add_tap({"visor": {"taps": {"default": tap}}}, "cli")
             try:

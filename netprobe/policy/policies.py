@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from netprobe.handlers.config import HandlerConfig, HandlerSpec
 from netprobe.metrics import render_json
-from netprobe.metrics.keys import GeoNames
 from netprobe.metrics.like import merge_like
 from netprobe.metrics.window import HandlerWindow
 from netprobe.policy.specs import Plan, PolicySpec
 from netprobe.policy.taps import Origin, Tap
+
+if TYPE_CHECKING:
+    from netprobe.geo import GeoNames
 
 
 class RunningHandlers(Protocol):
