@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scapy.layers.dns import DNS, DNSQR
+from flow_feed import kprobe_rows
+from scapy.layers.dns import DNS, DNSQR, DNSRR
 from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, fragment6
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 from scapy.utils import wrpcap
@@ -157,3 +159,33 @@ def test_arrow(tmp_path: Path) -> None:
         for column in APP_NAMES:
             want = [v for chunk in chunks for v in chunk[column].tolist()]
             assert table[column].to_pylist() == [None if v == -1 else v for v in want], column
+
+
+def test_kprobe_puts_fragments_together(tmp_path: Path) -> None:
+    """IPv4 and IPv6 alike, with the ports of the datagram; other extension headers stay what they are."""
+    reply = DNS(
+        qr=1,
+        qd=DNSQR(qname="big.example"),
+        an=[DNSRR(rrname="big.example", rdata=f"10.0.{i}.1") for i in range(120)],
+    )
+    v4 = (IP(src="10.0.0.2", dst="10.0.0.1", id=7) / UDP(sport=53, dport=999) / reply).fragment(600)
+    v6 = (
+        IPv6(src="2001:db8::2", dst="2001:db8::1")
+        / IPv6ExtHdrFragment(id=5)
+        / UDP(sport=53, dport=998)
+        / reply
+    )
+    options = (
+        IPv6(src="2001:db8::2", dst="2001:db8::1") / IPv6ExtHdrDestOpt() / UDP(sport=53, dport=997) / reply
+    )
+    sent = {999: v4, 998: fragment6(v6, 1280)}
+    path = tmp_path / "f.pcap"
+    wrpcap(str(path), [Ether() / p for p in [*sent[999], *sent[998], options]])
+    found, stats = kprobe_rows(path)
+    assert [(r["proto"], r["dport"]) for r in found] == [(17, 999), (17, 998), (60, 0)]
+    for row in found[:2]:
+        pieces = sent[row["dport"]]
+        assert row["out_pkts"] == row["fragments"] == len(pieces) > 1
+        assert row["out_bytes"] == sum(len(p) for p in pieces)
+        assert row["app_fields"]["dns_query"] == "big.example"
+    assert stats["fragments_lost"] == 0

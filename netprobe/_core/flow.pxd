@@ -143,7 +143,7 @@ cdef struct FlowConfig:
     uint32_t capacity            # cells: a bidirectional flow takes up to two
     uint8_t bidirectional
     uint8_t schedule             # kprobe's export schedule (4.4) in place of the time-outs
-    uint8_t raw_extensions       # IPv6: protocol as in the fixed header, extensions not followed (3.6)
+    uint8_t raw_extensions       # IPv6: protocol as in the fixed header, extensions not followed (3.6); not of reassembled ones
     uint8_t track                # connection tracking (5)
     int64_t idle_ns
     int64_t active_ns            # 0: never

@@ -20,7 +20,7 @@ from netprobe._core.flow cimport (
 )
 from netprobe._core.flow_view cimport flow_view
 from netprobe._core.fragment cimport frag_feed, frag_free, frag_init, frag_release
-from netprobe._core.packet cimport L3_IPV6, PF_FRAG, PROTO_TCP, PROTO_UDP, Packet
+from netprobe._core.packet cimport PF_FRAG, PROTO_TCP, PROTO_UDP, Packet
 from netprobe._core.source cimport BATCH_PACKETS, PacketSource
 from netprobe._core.spread cimport Column, sift, spread
 
@@ -432,7 +432,7 @@ cdef class FlowReader:
         for i in range(self.batch.n):
             p = &self.packets[i]
             v = &self.views[n]
-            if p.flags & PF_FRAG and not (self.table.config.raw_extensions and p.l3 == L3_IPV6):
+            if p.flags & PF_FRAG:
                 self.fragments += 1
                 w = &self.whole[n_whole]
                 if not frag_feed(&self.frags, p, w):

@@ -6,8 +6,8 @@ from netprobe._core.flow cimport (
     SAMPLE_DECODE, SAMPLE_EXPORT, SAMPLE_IGNORE, FlowConfig, FlowPacket, FlowTable,
 )
 from netprobe._core.packet cimport (
-    DIR_IN, DIR_OUT, DIR_UNKNOWN, L3_IPV4, PF_ETHER, PF_FRAG, PROTO_ICMP, PROTO_ICMPV6, PROTO_NONE, PROTO_TCP,
-    PROTO_UDP, Packet, mix64,
+    DIR_IN, DIR_OUT, DIR_UNKNOWN, L3_IPV4, PF_ETHER, PF_FRAG, PF_REASSEMBLED, PROTO_ICMP, PROTO_ICMPV6, PROTO_NONE,
+    PROTO_TCP, PROTO_UDP, Packet, mix64,
 )
 from netprobe._core.tracker cimport TCP_SYN
 from netprobe._core.wire.be cimport be16, be32
@@ -125,7 +125,7 @@ cdef int flow_view(const FlowTable *t, const Packet *p, const Packet *frame, Flo
         v.tos = <uint8_t>(be16(ip) >> 4)
         off = IPV6_HEADER
         v.proto = ip[6]
-        if not t.config.raw_extensions:
+        if not t.config.raw_extensions or p.flags & PF_REASSEMBLED:
             if p.flags & PF_FRAG:
                 return 0
             if v.proto != p.proto and p.proto != PROTO_NONE:
