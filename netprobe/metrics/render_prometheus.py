@@ -38,14 +38,18 @@ def render(
 ) -> str:
     """The text of all windows; ``static`` labels (``instance``) open every label set.
 
-    Handlers that share a key in the JSON document get ``handler="<document key>"`` from the second on, unless
-    they carry a ``handler`` label: no two samples may have the same name and labels.
+    Handlers that share a key in the JSON document and all their labels get ``handler="<document key>"`` from
+    the second on: no two samples may have the same name and labels.
     """
-    families: dict[str, Family] = {}
-    for key, window in zip(document_keys(windows), windows, strict=True):
-        labels = dict(window.labels)
-        if key != window.table.key:
-            labels.setdefault("handler", key)
+    return families_text(families(windows, geo, static))
+
+
+def families(
+    windows: Sequence[HandlerWindow], geo: GeoNames | None = None, static: Mapping[str, str] | None = None
+) -> dict[str, Family]:
+    """:func:`render` before it becomes text: families by name, in the order of their first sample."""
+    found: dict[str, Family] = {}
+    for labels, window in labelled(windows):
         for direction, _, cells in window.sections():
             here = {**labels, "direction": direction} if direction else labels
             for cell in cells:
@@ -55,14 +59,31 @@ def render(
                 ]
                 if lines:
                     metric = cell.metric
-                    family = families.setdefault(metric.prom, Family(metric.help, TYPES[metric.kind]))
+                    family = found.setdefault(metric.prom, Family(metric.help, TYPES[metric.kind]))
                     family.lines += lines
+    return found
+
+
+def families_text(found: Mapping[str, Family]) -> str:
+    """Families as text: HELP and TYPE once per name, then all its samples."""
     parts = []
-    for name, family in families.items():
+    for name, family in found.items():
         parts.append(f"# HELP {name} {_help_text(family.help)}")
         parts.append(f"# TYPE {name} {family.type}")
         parts += family.lines
     return "".join(f"{part}\n" for part in parts)
+
+
+def labelled(windows: Sequence[HandlerWindow]) -> Iterator[tuple[Labels, HandlerWindow]]:
+    """Each window with its labels, made distinct where two of one key have the same ones."""
+    taken: set[tuple[str, frozenset[tuple[str, str]]]] = set()
+    for key, window in zip(document_keys(windows), windows, strict=True):
+        labels = dict(window.labels)
+        at = (window.table.key, frozenset(labels.items()))
+        if at in taken or ("handler" not in labels and key.startswith(f"{window.table.key}_v")):
+            labels.setdefault("handler", key)
+        taken.add(at)
+        yield labels, window
 
 
 def label_text(labels: Mapping[str, str], static: Mapping[str, str] | None = None) -> str:

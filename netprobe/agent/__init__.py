@@ -1,0 +1,1 @@
+"""The agent: options, log, privileges, web server; `netprobe.agent` runs what `netprobe.policy` built."""

@@ -1,0 +1,162 @@
+"""The agent's own health as Prometheus families under `netprobe_`: what it took in, lost, and used."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from netprobe.agent.faces import ManagerFace, policies_of, taps_of
+from netprobe.errors import PeriodError
+from netprobe.metrics.render_prometheus import Family, label_text
+
+__all__ = ["Health"]
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+TICK = os.sysconf("SC_CLK_TCK")
+
+Families = dict[str, Family]
+
+# what an input's stats() may hold -> name, type, help
+INPUT_NUMBERS = {
+    "packets": ("netprobe_input_packets_total", "counter", "Packets taken in, after the capture filter"),
+    "bytes": ("netprobe_input_bytes_total", "counter", "Bytes of these packets on the wire"),
+    "batches": ("netprobe_input_batches_total", "counter", "Batches of packets handled"),
+    "cpu_seconds": ("netprobe_input_cpu_seconds_total", "counter", "Processor time of the capture thread"),
+    "queue": ("netprobe_input_queue_length", "gauge", "Requests waiting for the capture thread"),
+}
+
+
+class Health:
+    """Gathers the families; counts requests, of which nobody else knows.
+
+    ``extra`` are further sources, called at each scrape: the OTLP pusher, for example.
+    """
+
+    def __init__(self, manager: ManagerFace, version: str) -> None:
+        self._manager = manager
+        self._version = version
+        self.started = time.time()
+        self.requests: Counter[tuple[str, int]] = Counter()
+        self.refused: Counter[str] = Counter()
+        self.connections = 0
+        self.queued = 0
+        self.extra: list[Any] = []
+
+    @property
+    def up_seconds(self) -> int:
+        return int(time.time() - self.started)
+
+    def families(self, static: Mapping[str, str] | None = None) -> Families:
+        """Everything, by name; ``static`` labels open every label set."""
+        out = _Writer(static)
+        out.add(
+            "netprobe_build_info", "gauge", "Always 1; labelled with the version", 1, version=self._version
+        )
+        _process(out, self.started)
+        self._assembly(out)
+        for name, found in sorted(inputs_of(self._manager).items()):
+            _input(out, name, found)
+        self._web(out)
+        for source in self.extra:
+            for name, kind, text, value, labels in source.numbers():
+                out.add(name, kind, text, value, **labels)
+        return out.families
+
+    def _assembly(self, out: _Writer) -> None:
+        policies = policies_of(self._manager)
+        out.add("netprobe_taps", "gauge", "Taps that exist", len(taps_of(self._manager)))
+        out.add("netprobe_policies", "gauge", "Policies that exist", len(policies))
+        for name, policy in sorted(policies.items()):
+            windows = []
+            with contextlib.suppress(PeriodError):
+                windows = policy.bucket(0)
+            out.add("netprobe_policy_handlers", "gauge", "Handlers of a policy", len(windows), policy=name)
+            if windows:
+                start = min(window.start_ts for window in windows)
+                text = "When the open period of a policy began, seconds since 1970"
+                out.add("netprobe_policy_period_start_seconds", "gauge", text, start, policy=name)
+
+    def _web(self, out: _Writer) -> None:
+        for (method, status), count in sorted(self.requests.items()):
+            text = "HTTP requests answered"
+            out.add("netprobe_http_requests_total", "counter", text, count, method=method, status=str(status))
+        for reason in ("connections", "header", "malformed", "slow"):
+            text = "HTTP connections cut off: too many, header too large, not HTTP, too slow"
+            count = self.refused[reason]
+            out.add("netprobe_http_refused_total", "counter", text, count, reason=reason)
+        out.add("netprobe_http_connections", "gauge", "Open HTTP connections", self.connections)
+        out.add("netprobe_http_queue_length", "gauge", "HTTP reads waiting for a thread", self.queued)
+
+
+class _Writer:
+    def __init__(self, static: Mapping[str, str] | None) -> None:
+        self.families: Families = {}
+        self._static = static
+
+    def add(self, name: str, kind: str, text: str, value: float, **labels: str) -> None:
+        family = self.families.setdefault(name, Family(text, kind))
+        shown = repr(value) if isinstance(value, float) else str(value)
+        family.lines.append(f"{name}{label_text(labels, self._static)} {shown}")
+
+
+def _process(out: _Writer, started: float) -> None:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    out.add("netprobe_start_time_seconds", "gauge", "When the agent started, seconds since 1970", started)
+    cpu = usage.ru_utime + usage.ru_stime
+    out.add("netprobe_cpu_seconds_total", "counter", "Processor time of the whole process", round(cpu, 6))
+    out.add(
+        "netprobe_threads",
+        "gauge",
+        "Threads of Python",
+        threading.active_count(),
+    )
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        out.add("netprobe_resident_memory_bytes", "gauge", "Memory in use, resident", pages * PAGE)
+    with contextlib.suppress(OSError):
+        out.add("netprobe_open_fds", "gauge", "Open file descriptors", len(os.listdir("/proc/self/fd")))  # noqa: PTH208
+
+
+def inputs_of(manager: ManagerFace) -> dict[str, Any]:
+    """The running inputs by name, if the manager shows any."""
+    found = getattr(manager, "inputs", None)
+    while found is not None:
+        try:
+            return dict(found) if isinstance(found, Mapping) else {one.name: one for one in found}
+        except (RuntimeError, KeyError):
+            continue
+    return {}
+
+
+def _input(out: _Writer, name: str, source: Any) -> None:
+    out.add("netprobe_input_running", "gauge", "1: the input runs", int(source.running), input=name)
+    out.add("netprobe_input_consumers", "gauge", "Handler sets that it feeds", source.consumers, input=name)
+    stats: Mapping[str, Any] = source.stats()
+    for key, value in _flat(stats):
+        if key[0] == "losses" or key[0] == "malformed":
+            family = f"netprobe_input_{key[0]}_total"
+            text = {
+                "losses": "Packets and parts of them that were lost, by stage",
+                "malformed": "Packets that could not be decoded, by cause",
+            }[key[0]]
+            label = "stage" if key[0] == "losses" else "cause"
+            out.add(family, "counter", text, value, input=name, **{label: "_".join(key[1:])})
+        elif len(key) == 1 and key[0] in INPUT_NUMBERS:
+            family, kind, text = INPUT_NUMBERS[key[0]]
+            out.add(family, kind, text, value, input=name)
+
+
+def _flat(stats: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterable[tuple[tuple[str, ...], float]]:
+    for key, value in stats.items():
+        here = (*path, str(key))
+        if isinstance(value, Mapping):
+            yield from _flat(value, here)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield here, value
