@@ -84,7 +84,7 @@ def outline_of_file(document: Document) -> Outline:
     root = document.root
     name = document.source or "the configuration"
     if root is None:
-        raise ConfigError(f"{name}: nothing in it, expected a map with the keys version and visor")
+        raise ConfigError(f"{name}: empty, expected a map with the keys version and visor")
     if not root.is_map:
         raise root.error(f"{root.describe()}, expected a map with the keys version and visor")
     outline = Outline(document)

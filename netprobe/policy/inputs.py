@@ -139,7 +139,15 @@ def check_input(kind: InputType, config: Mapping[str, Any], places: Callable[[st
             found[key] = known[key].read(value)
         except Bad as error:
             raise ConfigError(f"{places(key)}: {error}") from None
+    if kind.name == "pcap" and found.get("pcap_source") != "mock":
+        _check_source(found, places)
     return found
+
+
+def _check_source(config: Mapping[str, Any], places: Callable[[str], str]) -> None:
+    if not config.get("iface") and not config.get("pcap_file"):
+        expected = "expected the name of an interface, an address that it owns, or auto"
+        raise ConfigError(f"{places('iface')}: no interface is given, {expected}")
 
 
 def input_name(tap: str, kind: InputType, config: Mapping[str, Any], filter: Mapping[str, Any]) -> str:

@@ -12,7 +12,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import yaml
+try:
+    import yaml
+except ImportError:  # pragma: no cover
+    raise ImportError("the agent needs PyYAML: pip install 'netprobe-suite[agent]'") from None
 
 from netprobe.errors import ConfigError
 from netprobe.handlers.options import kind_of
@@ -196,7 +199,7 @@ def plain(node: Node) -> Any:
 
 
 def parse(data: str | bytes, source: str = "") -> Node | None:
-    """The tree of a text; None: the text has nothing in it. ConfigError says where it is no YAML."""
+    """The tree of a text; None: the text is empty. ConfigError says where it is no YAML."""
     text = _decoded(data, source)
     if not text.strip():
         return None
@@ -211,7 +214,7 @@ def parse(data: str | bytes, source: str = "") -> Node | None:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{_at(source)}no valid YAML: {shortened(str(error))}") from None
-    return root
+    return root if root is not None else Node("null", 1)
 
 
 def from_python(value: Any, source: str = "") -> Node:
@@ -229,7 +232,7 @@ def _decoded(data: str | bytes, source: str) -> str:
     if len(data) > MAX_BYTES:
         raise ConfigError(f"{_at(source)}{len(data)} bytes, expected at most {MAX_BYTES}")
     if isinstance(data, str):
-        return data
+        return data.removeprefix("\ufeff")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
