@@ -112,16 +112,22 @@ class _Words:
         return self._rest.pop()
 
     def _value(self, name: str, value: str) -> None:
-        if name in self._given and name not in self._repeatable:
+        if not self._note(name) and name not in self._repeatable:
             raise UsageError(f"{name} is given twice")
-        self._given.add(name)
         # the joined form keeps values that look like flags or are empty from being read as something else
         self._out += [f"{name}={value}"] if name.startswith("--") else [name, value]
 
     def _flag(self, name: str) -> None:
-        if name not in self._given or name in self._repeatable:
-            self._given.add(name)
+        if self._note(name) or name in self._repeatable:
             self._out.append(name)
+
+    def _note(self, name: str) -> bool:
+        """False when the flag was given before, by this name or its other one."""
+        option = self._options[name]
+        key = option.longer or option.short
+        new = key not in self._given
+        self._given.add(key)
+        return new
 
 
 def _hint(name: str, known: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""kprobe: packets to flow records, to Kentik or to whoever reads JSON lines or IPFIX."""
+"""kprobe: packets to flow records, to Kentik or to whoever reads JSON lines, Parquet or IPFIX."""
 
 from __future__ import annotations
 
@@ -11,108 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 from netprobe._version import __version__
 
-from ._docopt import UsageError, called_name, integer, parse
+from ._docopt import UsageError, called_name
+from ._kprobe_flags import USAGE, Options, read_flags
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
     from types import FrameType
 
     from netprobe.export import Sink
-    from netprobe.export.replay import Applications, Replay
-    from netprobe.kentik import Settings
+    from netprobe.export.inputs import Input
+    from netprobe.export.runs import Run
+    from netprobe.kentik import Client, Settings
 
-USAGE = """\
-Turn packets into flow records and send them to Kentik, or write them as JSON lines or IPFIX.
-
-This version replays capture files (--read). Flags marked * belong to live capture and other modes: they are
-understood, but not built yet, and end the program with exit code 1.
-
-Usage:
-  {prog} [-v]... [--http-port=PORT]... [--radius-port=PORT]... [--ports=PORT]... [--translate=SPEC]...
-         [options] [--] [MODE]
-  {prog} (-h | --help)
-  {prog} (-V | --version)
-
-MODE is dns* or radius*, instead of the flags --dns and --radius.
-
-Input:
-  -i NAME, --interface=NAME  Network interface to capture on*
-  --read=FILE           Replay a capture instead: pcap or pcapng, plain or compressed; - is standard input
-  --filter=EXPR         Only packets that this tcpdump expression selects
-  --sample=N            Keep one of N flows, chosen at random; by default the device's rate, or all flows
-  --seed=N              Make what is random (export times, sampling, connection ids) the same in every run
-  --promisc             Promiscuous capture*
-  --snaplen=N           Capture only the first N bytes of a packet*
-  --fanout-group=GROUP  Share the interface's packets with all members of this group*
-  --fanout=GROUP        The same*
-  --fanout-mode=MODE    How packets are shared: hash, lb or cpu*
-  --translate=SPEC      A,B or A,PORT,B,PORT: where A is an end of a flow, write B; may be repeated*
-
-Records:
-  --export=SINK         kentik, jsonl, parquet, ipfix or null [default: kentik]
-  --output=PLACE        jsonl: a file, - for standard output (default). parquet: a file. ipfix: HOST:PORT of
-                        the collector (default 127.0.0.1:4739)
-  --no-decode           No protocol decoding. Without this flag too, in this version
-  --http-port=PORT      One more TCP port of HTTP; may be repeated
-  --dns-port=PORT       The UDP port of DNS [default: 53]
-  --radius-port=PORT    UDP port of RADIUS in place of 1812 and 1813; may be repeated
-
-Other modes:
-  --dns                 Send answers of DNS instead of flows*
-  --dns-filter=EXPR     Filter of the dns mode*
-  --juniper-mirror      dns mode: packets are mirrored by a Juniper router*
-  --radius              Send users and their addresses instead of flows*
-  --ports=PORT          Ports of the radius mode; may be repeated*
-
-Kentik:
-  --email=ADDRESS       API user, or the variable KENTIK_EMAIL
-  --token=TOKEN         API token, or the variable KENTIK_TOKEN
-  --device-id=N         This device
-  --device-if=NAME      The device with an address of this interface
-  --device-ip=IP        The device with this address
-  --device-name=NAME    The device of this name; by default that of this machine
-  --device-plan=ID      Plan with which a device is created that is not there
-  --device-site=ID      Its site
-  --region=REGION       Cluster [default: US]
-  --api-url=URL         In place of the region's
-  --flow-url=URL        In place of the region's
-  --metrics-url=URL     In place of the region's
-  --dns-url=URL         In place of the region's
-  --proxy-url=URL       HTTP proxy for everything that goes to Kentik
-  --status-host=HOST    Address of the status server [default: 127.0.0.1]
-  --status-port=PORT    Its port; 0 for none [default: 0]
-
-  -v                    Versions, configuration and debug log on standard error; -vv shows HTTP as well
-  -h --help             Show this text
-  -V --version          Show the version
-"""
+__all__ = ["USAGE", "main"]
 
 EXIT_OK = 0
 EXIT_FAILURE = 1
-
-REPEATABLE = frozenset({"-v", "--http-port", "--radius-port", "--ports", "--translate"})
-#: flag -> what it belongs to
-NOT_BUILT = {
-    "--interface": "live capture",
-    "--promisc": "live capture",
-    "--snaplen": "live capture",
-    "--fanout-group": "live capture",
-    "--fanout": "live capture",
-    "--fanout-mode": "live capture",
-    "--translate": "translation of addresses",
-    "--dns": "dns mode",
-    "--dns-filter": "dns mode",
-    "--juniper-mirror": "dns mode",
-    "--radius": "radius mode",
-    "--ports": "radius mode",
-}
-MODES = ("dns", "radius")
-SINKS = ("kentik", "jsonl", "parquet", "ipfix", "null")
-FANOUT_MODES = ("hash", "lb", "cpu")
-IPFIX_PORT = 4739
-RADIUS_PORTS = [1812, 1813]
-U16 = (1 << 16) - 1
-U32 = (1 << 32) - 1
 
 LOG = logging.getLogger("kprobe")
 
@@ -125,20 +39,15 @@ def main(argv: list[str] | None = None) -> int:
 
     verbose = 0
     try:
-        usage = USAGE.replace("{prog}", program)
-        arguments = parse(
-            usage,
-            sys.argv[1:] if argv is None else argv,
-            f"Version: {__version__}",
-            repeatable=REPEATABLE,
-        )
-        verbose = arguments["-v"]
-        return _run(arguments)
+        options = read_flags(program, f"Version: {__version__}", sys.argv[1:] if argv is None else argv)
+        verbose = options.verbose
+        return _run(options)
     except UsageError as problem:
         return _failed(f"{problem} ({program} --help shows the usage)")
     except KentikError as problem:
-        for line in problem.lines():
-            print(line, flush=True)
+        with contextlib.suppress(OSError):
+            for line in problem.lines():
+                print(" ".join(line.splitlines()) if line.strip() == line else line, flush=True)
         return EXIT_FAILURE
     except BrokenPipeError:
         # who read the help has gone; what is left in the buffer would fail again at exit
@@ -162,177 +71,219 @@ def _failed(text: str) -> int:
     return EXIT_FAILURE
 
 
-def _run(arguments: dict[str, Any]) -> int:
-    _refuse_what_is_not_built(arguments)
-    if arguments["--read"] is None:
-        raise UsageError("--read FILE is needed (or -i, when live capture is built)")
-    kind = arguments["--export"]
-    make_sink = _sink(kind, arguments)
-    sample = _number(arguments, "--sample", U32)
-    from netprobe.export.replay import Applications, Replay
+def _run(options: Options) -> int:
+    """In the order of kprobe.md 1.6."""
+    settings = None if options.export != "kentik" else _settings(options)
+    _start_log(options.verbose)
+    if options.interface is not None:
+        from netprobe.export.inputs import check_interface
 
-    applications = Applications(
-        integer("--dns-port", arguments["--dns-port"], 1, U16),
-        [integer("--radius-port", port, 1, U16) for port in arguments["--radius-port"]] or RADIUS_PORTS,
-        [integer("--http-port", port, 1, U16) for port in arguments["--http-port"]],
-    )
-    _start_log(arguments["-v"])
-    LOG.debug("kprobe %s reads %s, export %s", __version__, arguments["--read"], kind)
-    if not arguments["--no-decode"]:
-        LOG.warning("protocol decoding is not built yet: records are those of --no-decode")
-    sink, device_rate = make_sink()
-    rate = max(device_rate if sample is None else sample, 1)
+        check_interface(options.interface)
+    LOG.debug("kprobe %s, Python %s", __version__, sys.version.split()[0])
+    LOG.debug("configuration: %s", _describe(options, settings))
+    for flag in options.idle_flags:
+        LOG.warning("%s has no effect", flag)
+    signals = Signals()
+    source = None if options.read is None else _open(options)
+    client = None
     try:
-        seed = _number(arguments, "--seed", U32)
-        replay = Replay(arguments["--read"], filter=arguments["--filter"], sample=rate, seed=seed)
+        if settings is not None:
+            from netprobe.kentik import connect
+
+            with signals.raised():
+                client = connect(settings)
+        if source is None:
+            source = _open(options)
+        run = _make_run(options, source, client)
+        sink = _make_sink(options, client)
     except BaseException:
-        if sink is not None:
-            sink.abort()
+        if client is not None:
+            client.stop(0.0)
+        if source is not None:
+            source.close()
         raise
-    return _replay(replay, sink, applications)
+    return _work(run, sink, signals)
 
 
-def _refuse_what_is_not_built(arguments: dict[str, Any]) -> None:
-    mode = arguments["MODE"]
-    if mode is not None and mode not in MODES:
-        raise UsageError(f"unexpected argument {mode!r}")
-    if (arguments["--dns"] or mode == "dns") and (arguments["--radius"] or mode == "radius"):
-        raise UsageError("--dns and --radius exclude each other")
-    if arguments["--fanout-mode"] not in (None, *FANOUT_MODES):
-        raise UsageError(f"invalid fanout mode: {arguments['--fanout-mode']!r}, expected hash, lb or cpu")
-    if mode is not None:
-        raise UsageError(f"{mode}: {mode} mode is not built yet")
-    for flag, part in NOT_BUILT.items():
-        if arguments[flag]:
-            shown = "-i" if flag == "--interface" else flag
-            raise UsageError(f"{shown}: {part} is not built yet")
-    if arguments["--export"] not in SINKS:
-        raise UsageError(f"--export {arguments['--export']!r}: unknown, expected {', '.join(SINKS)}")
+class Signals:
+    """SIGINT and SIGTERM: the first ends the input, the second the program, with KeyboardInterrupt."""
 
+    def __init__(self) -> None:
+        self.came = False
+        self._raise = False
+        self._run: Run | None = None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
 
-def _number(arguments: dict[str, Any], flag: str, high: int) -> int | None:
-    text = arguments[flag]
-    return None if text is None else integer(flag, text, 0, high)
+    @contextlib.contextmanager
+    def raised(self) -> Iterator[None]:
+        """While there is nothing yet that could be flushed, the first one too."""
+        self._raise = True
+        if self.came:
+            raise KeyboardInterrupt
+        yield
+        self._raise = False
 
+    def end(self, run: Run) -> None:
+        """From now on a signal, also an earlier one, ends this run's input."""
+        self._run = run
+        if self.came:
+            run.stop()
 
-def _sink(kind: str, arguments: dict[str, Any]) -> Callable[[], tuple[Sink | None, int]]:
-    """What makes the sink (None: forget the records) and says the device's sample rate."""
-    output = arguments["--output"]
-    status_port = _number(arguments, "--status-port", U16)
-    if kind != "kentik" and status_port:
-        raise UsageError("--status-port: only with --export kentik")
-    if output is not None and kind in ("kentik", "null"):
-        raise UsageError(f"--output: has no meaning with --export {kind}")
-    if kind == "null":
-        return lambda: (None, 1)
-    if kind == "jsonl":
-        from netprobe.export.jsonl import JsonlSink
-
-        return lambda: (JsonlSink("-" if output is None else output), 1)
-    if kind == "parquet":
-        from netprobe.export.parquet import ParquetSink
-
-        if not output or output == "-":
-            raise UsageError("--export parquet: needs --output FILE")
-        return lambda: (ParquetSink(output), 1)
-    if kind == "ipfix":
-        from netprobe.export.ipfix import IpfixSink
-
-        host, port = _host_and_port(output or f"127.0.0.1:{IPFIX_PORT}")
-        return lambda: (IpfixSink(host, port), 1)
-    settings = _settings(arguments, status_port or 0)
-
-    def connected() -> tuple[Sink, int]:
-        from netprobe.export.kentik import KentikSink
-        from netprobe.kentik import connect
-
-        LOG.debug("configuration: %s", settings.describe())
-        client = connect(settings)
-        return KentikSink(client), client.sample_rate
-
-    return connected
-
-
-def _host_and_port(text: str) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    if not colon or not host:
-        raise UsageError(f"--output {text!r}: expected HOST:PORT")
-    return host.removeprefix("[").removesuffix("]"), integer("--output port", port, 1, U16)
-
-
-def _settings(arguments: dict[str, Any], status_port: int) -> Settings:
-    from netprobe.kentik import Credentials, Endpoints, Settings
-
-    credentials = Credentials.choose(arguments["--email"], arguments["--token"], os.environ)
-    urls = {name: arguments[f"--{name}-url"] for name in ("api", "flow", "metrics", "dns")}
-    return Settings(
-        credentials,
-        Endpoints.of(arguments["--region"], **urls),
-        proxy=arguments["--proxy-url"],
-        device_id=_number(arguments, "--device-id", U32) or 0,
-        device_if=arguments["--device-if"],
-        device_ip=arguments["--device-ip"],
-        device_name=arguments["--device-name"],
-        plan=_number(arguments, "--device-plan", U32) or 0,
-        site=_number(arguments, "--device-site", U32) or 0,
-        sample=_number(arguments, "--sample", U32),
-        status_host=arguments["--status-host"],
-        status_port=status_port,
-    )
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.came or self._raise:
+            raise KeyboardInterrupt
+        self.came = True
+        if self._run is not None:
+            self._run.stop()
 
 
 def _start_log(verbose: int) -> None:
+    """0: what happens. 1: more of it. 2: Kentik's side too. 3: and its HTTP."""
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.DEBUG if verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
     )
+    logging.getLogger("netprobe.kentik").setLevel(logging.DEBUG if verbose > 1 else logging.INFO)
     # the HTTP stack says a lot; headers, and so the token, are not among it
-    logging.getLogger("urllib3").setLevel(logging.DEBUG if verbose > 1 else logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.DEBUG if verbose > 2 else logging.WARNING)
 
 
-def _replay(replay: Replay, sink: Sink | None, applications: Applications) -> int:
-    """The whole file, on this thread; encoding is done on another. ExportError, InputError, ConfigError."""
-    interrupted = False
+def _settings(options: Options) -> Settings:
+    from netprobe.kentik import Credentials, Endpoints, Settings
 
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        nonlocal interrupted
-        if interrupted:
-            raise KeyboardInterrupt
-        interrupted = True
-        replay.cut_short()
+    from ._kprobe_flags import U32
+    from ._kprobe_flags import number as of
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
-    if sink is None:
-        replay.drain()
-    else:
-        _export(replay, sink, applications, lambda: interrupted)
-    problem = replay.problem()
-    stats = replay.stats()
-    replay.close()
-    LOG.info(
-        "%d packets, %d bytes in %d records; %d packets were not IP, %d unreadable, %d filtered out, "
-        "%d fragments incomplete, %d sampled out",
-        *(stats[name] for name in ("out_packets", "out_bytes", "records", "not_ip", "unreadable")),
-        *(stats[name] for name in ("filtered_out", "fragments_lost", "ignored")),
+    flags = options.kentik
+    urls = {name: flags[f"--{name}-url"] for name in ("api", "flow", "metrics", "dns")}
+    return Settings(
+        Credentials.choose(flags["--email"], flags["--token"], os.environ),
+        Endpoints.of(flags["--region"], **urls),
+        proxy=flags["--proxy-url"],
+        interface=options.interface,
+        device_id=of(flags, "--device-id", U32) or 0,
+        device_if=flags["--device-if"],
+        device_ip=flags["--device-ip"],
+        device_name=flags["--device-name"],
+        plan=of(flags, "--device-plan", U32) or 0,
+        site=of(flags, "--device-site", U32) or 0,
+        sample=options.sample if options.mode == "flow" else 1,
+        status_host=flags["--status-host"],
+        status_port=flags["--status-port"],
     )
-    if problem is not None and not interrupted:
+
+
+def _describe(options: Options, settings: Settings | None) -> dict[str, Any]:
+    """The whole configuration, without secrets."""
+    shown = {name: getattr(options, name) for name in options.__dataclass_fields__ if name != "kentik"}
+    return shown if settings is None else {**shown, **settings.describe()}
+
+
+def _open(options: Options) -> Input:
+    from netprobe.export.inputs import FileInput, LiveInput
+
+    expression = options.filter if options.mode == "flow" else options.mode_filter
+    if options.read is not None:
+        return FileInput(options.read, expression)
+    if options.mode != "flow" and not expression and not options.mirrored:
+        from netprobe.export.modes import DNS_PORTS, live_filter
+
+        expression = live_filter(options.mode, DNS_PORTS if options.mode == "dns" else options.mode_ports)
+    assert options.interface is not None
+    group = options.fanout_group
+    return LiveInput(
+        options.interface,
+        expression,
+        promisc=options.promisc,
+        snaplen=options.snaplen,
+        fanout=None if group is None else (group, options.fanout_mode),
+    )
+
+
+def _make_run(options: Options, source: Input, client: Client | None) -> Run:
+    if options.mode != "flow":
+        from netprobe.export.modes import DNS_PORTS, ModeRun
+
+        ports = DNS_PORTS if options.mode == "dns" else options.mode_ports
+        chosen = None if options.mode_filter else ports
+        return ModeRun(source, options.mode, ports=chosen, mirrored=options.mirrored)
+    from netprobe.export.runs import FlowRun
+
+    sample = options.sample
+    if sample is None:
+        sample = 1 if client is None else client.sample_rate
+    decoders = None if client is None else client.columns.decoders
+    return FlowRun(
+        source,
+        sample=sample,
+        seed=options.seed,
+        decoders=() if not options.decode else decoders,
+        dns_port=options.dns_port,
+        http_ports=options.http_ports,
+        radius_ports=options.radius_ports,
+        translations=[
+            (one.source.packed, one.source_port, one.target.packed, one.target_port)
+            for one in options.translations
+        ],
+    )
+
+
+def _make_sink(options: Options, client: Client | None) -> Sink[Any] | None:
+    """None: forget the records."""
+    live = options.interface is not None
+    if client is not None:
+        if options.mode == "flow":
+            from netprobe.export.kentik import KentikSink
+
+            return KentikSink(client, live=live)
+        from netprobe.export.kentik_modes import DnsSink, TagSink
+
+        return (DnsSink if options.mode == "dns" else TagSink)(client, live=live)
+    place = options.output or "-"
+    match options.export, options.mode:
+        case "jsonl", "flow":
+            from netprobe.export.jsonl import JsonlSink
+
+            return JsonlSink(place)
+        case "jsonl", _:
+            from netprobe.export.modes import JsonLines
+
+            return JsonLines(place)
+        case "parquet", "flow":
+            from netprobe.export.parquet import ParquetSink
+
+            return ParquetSink(place, decoded=options.decode)
+        case "parquet", mode:
+            from netprobe.export.modes import ParquetRows
+
+            return ParquetRows(place, mode)  # type: ignore[arg-type]
+        case "ipfix", _:
+            from netprobe.export.ipfix import IpfixSink
+
+            assert options.collector is not None
+            return IpfixSink(*options.collector)
+    return None
+
+
+def _work(run: Run, sink: Sink[Any] | None, signals: Signals) -> int:
+    """Until the input ends or a signal comes: capture on this thread, encoding on another.
+
+    ExportError, InputError, ConfigError.
+    """
+    from netprobe.export.runs import carry
+
+    try:
+        signals.end(run)
+        carry(run, sink, lambda: signals.came)
+        problem = run.input.problem()
+        LOG.info("%s", run.summary())
+    finally:
+        run.close()
+    if problem is not None and not signals.came:
         return _failed(f"{problem}; what came before was exported")
     return EXIT_OK
-
-
-def _export(replay: Replay, sink: Sink, applications: Applications, stopping: Callable[[], bool]) -> None:
-    from netprobe.export import Exporter
-
-    exporter = Exporter(sink, prepare=applications.fill, stopping=stopping)
-    try:
-        for batch in replay.batches():
-            exporter.put(batch)
-        exporter.finish()
-    except BaseException:
-        exporter.abort()
-        raise
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from netprobe.export.batch import CODES, FlowBatch
 from netprobe.flow_columns import SCHEMA
 
 DEFAULTS: dict[str, Any] = {"l3": 4, "proto": 6, "direction": 2, "sample_rate": 1, "reason": 5}
-DEFAULTS |= {"src": "10.0.0.1", "dst": "10.0.0.2", "out_window": -1, "in_window": -1}
+DEFAULTS |= {"src": "10.0.0.1", "dst": "10.0.0.2", "out_window": -1, "in_window": -1, "appl_latency_ms": -1}
 
 
 def batch(*records: dict[str, Any]) -> FlowBatch:

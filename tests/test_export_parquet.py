@@ -14,8 +14,8 @@ from export_batches import batch
 from netprobe.export import ExportError
 from netprobe.export.jsonl import JsonlSink
 from netprobe.export.parquet import ParquetSink
-from netprobe.export.replay import Applications, Replay
-from netprobe.flow_columns import SCHEMA
+from netprobe.export.runs import Replay
+from netprobe.flow_schema import APP_SCHEMA, SCHEMA
 
 pq = pytest.importorskip("pyarrow.parquet", reason="missing: pyarrow")
 
@@ -26,9 +26,7 @@ def test_same_as_jsonl(tmp_path: Path) -> None:
     lines, target = tmp_path / "x.jsonl", tmp_path / "x.parquet"
     sinks = [JsonlSink(str(lines)), ParquetSink(str(target))]
     replay = Replay(str(CAPTURES / "demo.pcap"), seed=1)
-    applications = Applications(53, [1812], [])
     for one in replay.batches(rows=50):
-        applications.fill(one)
         for sink in sinks:
             sink.write(one)
     assert not target.exists()
@@ -36,7 +34,8 @@ def test_same_as_jsonl(tmp_path: Path) -> None:
         sink.close(None)
     replay.close()
     table = pq.read_table(target)
-    assert table.column_names == [column.name for column in SCHEMA]
+    columns = [c.name for c in (*SCHEMA, *APP_SCHEMA) if not c.name.startswith("pg_")]
+    assert table.column_names == columns
     assert str(table.schema.field("first").type) == "timestamp[ns, tz=UTC]"
     wanted = [json.loads(line) for line in lines.read_text().splitlines()]
     assert len(wanted) > 100
@@ -52,8 +51,22 @@ def test_same_as_jsonl(tmp_path: Path) -> None:
             ]
         elif name in ("smac", "dmac"):
             got = [raw.hex(":") for raw in got]
-        assert got == [record[name] for record in wanted], name
+        assert got == [record.get(name) for record in wanted], name
     assert any(record["out_window"] is not None for record in wanted)
+    assert {"dns_query", "dns_response", "http_url", "http_status"} <= {
+        name for record in wanted for name in record
+    }
+
+
+def test_without_decoders_there_are_no_columns_of_theirs(tmp_path: Path) -> None:
+    target = tmp_path / "x.parquet"
+    sink = ParquetSink(str(target), decoded=False)
+    replay = Replay(str(CAPTURES / "demo.pcap"), seed=1, decoders=())
+    for one in replay.batches():
+        sink.write(one)
+    sink.close(None)
+    replay.close()
+    assert pq.read_table(target).column_names == [column.name for column in SCHEMA]
 
 
 def test_no_place(tmp_path: Path) -> None:

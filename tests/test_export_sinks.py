@@ -22,7 +22,7 @@ from netprobe.export import Exporter, ExportError, FlowBatch, NullSink
 from netprobe.export.ipfix import IpfixSink
 from netprobe.export.jsonl import JsonlSink
 from netprobe.export.kentik import KentikSink, to_records
-from netprobe.export.replay import Applications, Replay
+from netprobe.export.runs import Replay
 from netprobe.flow_columns import SCHEMA
 from netprobe.kentik import Credentials, Endpoints, Settings, connect
 from netprobe.kentik.client import Pace
@@ -318,17 +318,6 @@ def test_exporter_raises_what_the_sink_raised() -> None:
             exporter.put(batch({}))
 
 
-def test_applications_ask_the_lower_port_first() -> None:
-    apps = Applications(53, [1812, 1813], [8080])
-    assert apps.of(17, 53, 1812) == 1
-    assert apps.of(17, 40000, 1812) == 9
-    assert apps.of(6, 8080, 40000) == 2
-    assert apps.of(6, 53, 40000) == apps.of(17, 8080, 1) == apps.of(6, 80, 1) == 0
-    one = batch({"proto": 17, "sport": 53, "dport": 4000}, {"proto": 6, "sport": 4000, "dport": 8080}, {})
-    apps.fill(one)
-    assert one.numbers("app") == [1, 2, 0]
-
-
 def test_replay_batches_are_small_and_complete() -> None:
     replay = Replay(str(CAPTURES / "dns-udp.pcap"), seed=1)
     sizes = [b.rows for b in replay.batches(rows=7)]
@@ -337,4 +326,4 @@ def test_replay_batches_are_small_and_complete() -> None:
     assert max(sizes) <= 7
     assert sum(sizes) == stats["records"]
     assert stats["open"] == 0
-    assert replay.problem() is None
+    assert replay.input.problem() is None

@@ -96,6 +96,9 @@ class IpfixSink:
             for at in range(0, len(packed), per_message):
                 self._data(template, packed[at : at + per_message])
 
+    def idle(self) -> None:
+        pass
+
     def close(self, limit_s: float | None) -> None:
         self._socket.close()
 

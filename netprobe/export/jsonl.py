@@ -1,13 +1,17 @@
-"""Flow records as JSON lines: one object per record, keys and units of netprobe.flow_columns.SCHEMA."""
+"""Flow records as JSON lines: one object per record, keys and units of netprobe.flow_schema.SCHEMA.
+
+What a decoder found follows (APP_SCHEMA): those fields alone that the record has.
+"""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
+from json.encoder import encode_basestring
 from socket import AF_INET, AF_INET6, inet_ntop
 
-from netprobe.export.batch import ExportError, FlowBatch
-from netprobe.flow_columns import SCHEMA
+from netprobe.export.batch import FlowBatch
+from netprobe.export.sinks import LineFile
+from netprobe.flow_schema import SCHEMA
 
 __all__ = ["JsonlSink"]
 
@@ -17,20 +21,16 @@ MAC_BYTES = 6
 CACHE = 100_000
 
 TEXTS = ("src", "dst", "smac", "dmac")
-TEMPLATE = "{" + ",".join(f'"{c.name}":"%s"' if c.name in TEXTS else f'"{c.name}":%s' for c in SCHEMA) + "}\n"
+TEMPLATE = (
+    "{" + ",".join(f'"{c.name}":"%s"' if c.name in TEXTS else f'"{c.name}":%s' for c in SCHEMA) + "%s}\n"
+)
 
 
 class JsonlSink:
     """Writes to a file, `-` for standard output. ExportError: it cannot be opened or written."""
 
     def __init__(self, path: str = "-") -> None:
-        self._name = "standard output" if path == "-" else path
-        try:
-            # unbuffered: a batch is written in one piece, and nothing is left for the exit to fail on
-            fd = os.dup(1) if path == "-" else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-            self._file = os.fdopen(fd, "wb", buffering=0)
-        except OSError as error:
-            raise ExportError(f"{self._name}: {os.strerror(error.errno or 0)}") from None
+        self._file = LineFile(path)
         self._addresses: dict[tuple[int, bytes], str] = {}
 
     def write(self, batch: FlowBatch) -> None:
@@ -45,24 +45,18 @@ class JsonlSink:
                 columns.append(["null" if v == absent else v for v in batch.numbers(column.name)])
             else:
                 columns.append(batch.numbers(column.name))
+        columns.append(decoded(batch))
         text = "".join(map(TEMPLATE.__mod__, zip(*columns, strict=True)))
-        self._put(memoryview(text.encode("ascii")))
+        self._file.put(text.encode())
+
+    def idle(self) -> None:
+        pass
 
     def close(self, limit_s: float | None) -> None:
-        try:
-            self._file.close()
-        except OSError as error:
-            raise ExportError(f"{self._name}: {os.strerror(error.errno or 0)}") from None
+        self._file.close()
 
     def abort(self) -> None:
         """A write to a pipe that nobody reads cannot be ended from here; the process ends instead."""
-
-    def _put(self, data: memoryview) -> None:
-        try:
-            while data:
-                data = data[self._file.write(data) :]
-        except OSError as error:
-            raise ExportError(f"{self._name}: {os.strerror(error.errno or 0)}") from None
 
     def _text(self, batch: FlowBatch, name: str) -> list[str]:
         known = self._addresses
@@ -77,3 +71,22 @@ class JsonlSink:
                 known[key] = text
             out.append(text)
         return out
+
+
+def decoded(batch: FlowBatch) -> list[str]:
+    """Per record: `,"name":value` of each application field that it has."""
+    found = [""] * batch.rows
+    apps = batch.apps
+    if apps is None or not len(apps):
+        return found
+    for name in apps.names():
+        values, offsets, present = apps.column(name, batch.rows)
+        raw = bytes(values) if offsets is not None else b""
+        for row, there in enumerate(present):
+            if not there:
+                continue
+            if offsets is None:
+                found[row] += f',"{name}":{values[row]}'
+            else:
+                found[row] += f',"{name}":{encode_basestring(raw[offsets[row] : offsets[row + 1]].decode())}'
+    return found

@@ -8,7 +8,7 @@ from array import array
 from netprobe.export.batch import TO_HOSTS, ExportError, FlowBatch
 from netprobe.kentik import Client, Field, Records
 
-__all__ = ["KentikSink", "to_records"]
+__all__ = ["CLOSE_S", "Errors", "KentikSink", "to_records"]
 
 MAC_BYTES = 6
 #: for the end of a replay, beside the time that the device's rate limit asks for
@@ -57,6 +57,7 @@ def to_records(batch: FlowBatch) -> Records:
         "OOORDER_IN_PKTS": Field(health("reordered"), skip_zero=True),
         "RECEIVE_WINDOW": Field(window, present=known),
         "ZERO_WINDOWS": Field(health("zero_windows"), skip_zero=True),
+        **decoded(batch),
     }
     return Records(
         rows,
@@ -77,48 +78,75 @@ def to_records(batch: FlowBatch) -> Records:
     )
 
 
+def decoded(batch: FlowBatch) -> dict[str, Field]:
+    """What decoders found, by the names of the named columns."""
+    apps = batch.apps
+    if apps is None or not len(apps):
+        return {}
+    latency = batch.columns["appl_latency_ms"]
+    fields = {"APPL_LATENCY_MS": Field(latency, present=bytes(value >= 0 for value in latency))}
+    for name in apps.names():
+        values, offsets, present = apps.column(name, batch.rows, binary=True)
+        prefix = "KFLOW_" if name.startswith(("dns_", "http_")) else ""
+        fields[prefix + name.upper()] = Field(values, present=present, offsets=offsets)
+    return fields
+
+
+class Errors:
+    """Shows a client's errors on standard output, like upstream. ExportError: the program must end."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def show(self) -> None:
+        for text in self._client.errors.take():
+            print(f"libkflow error: {text}", flush=True)
+        if self._client.fatal is not None:
+            raise ExportError(self._client.fatal)
+
+
 class KentikSink:
-    """Gives records to a client no faster than the device's limit takes them.
+    """Gives records to a client: of a replay no faster than the device's limit takes them. Live, what is
+    above the limit is dropped, and what gets through is scaled to stand for it.
 
     ExportError: something was not delivered, or the client said that the program must end.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, live: bool = False) -> None:
         self._client = client
+        self._live = live
         self._stopping = threading.Event()
+        self._errors = Errors(client)
 
     def write(self, batch: FlowBatch) -> None:
         client = self._client
+        self._errors.show()
+        if self._live:
+            client.send(to_records(batch))
+            return
         if client.device.max_flow_rate < 1:
             raise ExportError("the device's flow limit is 0, Kentik would take nothing")
-        if client.fatal is not None:
-            raise ExportError(client.fatal)
-        self._show_errors()
         # a record for which there is no room in time would be dropped
         wait_s = batch.rows / client.device.max_flow_rate + CLOSE_S
         if client.send(to_records(batch), wait_s) < batch.rows and not self._stopping.is_set():
             raise ExportError("the queue to Kentik did not empty in time")
+
+    def idle(self) -> None:
+        self._errors.show()
 
     def close(self, limit_s: float | None) -> None:
         client = self._client
         if limit_s is None:
             limit_s = client.stats().waiting / max(client.device.max_flow_rate, 1) + CLOSE_S
         complete = client.stop(limit_s)
-        self._show_errors()
         stats = client.stats()
-        if not complete or stats.failed or stats.dropped:
+        self._errors.show()
+        if not complete or stats.failed or (stats.dropped and not self._live):
             raise ExportError(
                 f"of {stats.handed_over} records {stats.posted} were sent, {stats.failed} failed, "
                 f"{stats.dropped} were dropped, {stats.waiting} were left"
             )
-        if client.fatal is not None:
-            raise ExportError(client.fatal)
 
     def abort(self) -> None:
         self._stopping.set()
         self._client.stop(0.0)
-
-    def _show_errors(self) -> None:
-        """On standard output, like upstream."""
-        for text in self._client.errors.take():
-            print(f"libkflow error: {text}", flush=True)

@@ -104,6 +104,10 @@ class QueueWorker(Generic[T]):
             return False
         return True
 
+    def has_room(self) -> bool:
+        """Whether the queue would take something now."""
+        return not self._queue.full()
+
     def stop(self, timeout: float) -> bool:
         """Work off what is waiting, within `timeout` seconds. False when the time was too short."""
         self._deadline = time.monotonic() + timeout

@@ -1,0 +1,173 @@
+"""Where kprobe's packets come from: a capture file in packet time, or an interface."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from netprobe._core.capfile import CaptureReader
+from netprobe._core.decode import known_link_type
+from netprobe.errors import InputError
+from netprobe.inputs.sources import open_source
+from netprobe.linktypes import name_of
+
+__all__ = ["FileInput", "Input", "LiveInput", "check_interface", "filter_compiler"]
+
+#: upstream asks libpcap for 100,000,000 bytes
+RING_MB = 96
+
+Compiler = Callable[[int], Any]
+
+
+class Input(Protocol):
+    """An opened source. `compile_filter`: what its reader has still to sift, None when nothing.
+
+    `mac`: what makes a packet's direction, None: nothing does. `state`: up, down or gone.
+    """
+
+    name: str
+    live: bool
+    source: Any
+    compile_filter: Compiler | None
+    mac: bytes | None
+
+    @property
+    def state(self) -> str: ...
+
+    def cut_short(self) -> None:
+        """From now on the input is at its end; called by the reading thread or a signal handler in it."""
+        ...
+
+    def problem(self) -> str | None:
+        """What ended it, when that is not its natural end."""
+        ...
+
+    def drops(self) -> dict[str, int] | None:
+        """Packets that were lost before they could be read, by cause; None for files, which lose nothing."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def filter_compiler(expression: str | None) -> Compiler | None:
+    """ConfigError for an expression that is none."""
+    if not expression:
+        return None
+    from netprobe.filters import compile_filter
+
+    compile_filter(expression, 1)
+    return lambda linktype: compile_filter(expression, linktype)
+
+
+class FileInput:
+    """A capture. InputError: it cannot be read. ConfigError: the filter is wrong."""
+
+    live = False
+    state = "up"
+    mac: bytes | None = None
+
+    def __init__(self, path: str, filter: str | None = None) -> None:
+        self.compile_filter = filter_compiler(filter)
+        self._file = open_source(path)
+        self.name = self._file.name
+        try:
+            self.source = CaptureReader(self._file)
+            try:
+                self.source.open()
+            except ValueError as problem:
+                raise self._file.error() or InputError(
+                    f"{self.name}: {problem}; expected a pcap or pcapng capture"
+                ) from None
+            link_type = self.source.interfaces()[0][0] if self.source.format_name == "pcap" else None
+            if link_type is not None and not known_link_type(link_type):
+                raise InputError(f"{self.name}: link type {name_of(link_type)} is not supported")
+        except BaseException:
+            self._file.close()
+            raise
+
+    def cut_short(self) -> None:
+        """What was read goes through, nothing more is."""
+        if self._file.fd >= 0:
+            nothing = os.open(os.devnull, os.O_RDONLY)
+            os.dup2(nothing, self._file.fd)
+            os.close(nothing)
+
+    def problem(self) -> str | None:
+        error = self._file.error()
+        if error is not None:
+            return str(error)
+        how = self.source.how_ended
+        if how == "cut":
+            return f"{self.name}: is cut off in the middle of a record"
+        if how == "damaged":
+            return f"{self.name}: has an impossible record after {self.source.bytes_read} bytes"
+        if how == "io":
+            return f"{self.name}: {self.source.error_text}"
+        return None
+
+    def drops(self) -> dict[str, int] | None:
+        return None
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def check_interface(name: str) -> None:
+    """InputError in kprobe's words for an interface that is not there (kprobe.md 1.4)."""
+    from netprobe.inputs.live import list_interfaces
+
+    known = list_interfaces()
+    if name not in known:
+        raise InputError(f"unsupported interface {name}, there are: {', '.join(known)}")
+
+
+class LiveInput:
+    """An interface. fanout: group and mode (hash, lb, cpu). InputError: it cannot be opened. ConfigError: the
+    filter is wrong."""
+
+    live = True
+    compile_filter: Compiler | None = None
+
+    def __init__(
+        self,
+        interface: str,
+        filter: str | None = None,
+        *,
+        promisc: bool = False,
+        snaplen: int,
+        fanout: tuple[int, str] | None = None,
+    ) -> None:
+        from netprobe.inputs.live import open_live
+        from netprobe.kentik.interfaces import Interface
+
+        self.name = interface
+        known = Interface.of_system(interface)
+        # on loopback both ends are zero: everything comes in (3.4)
+        loopback = any(address.is_loopback for address in known.addresses)
+        self.mac = bytes(6) if known.mac is None and loopback else known.mac
+        self._capture = open_live(
+            interface, filter=filter or None, snaplen=snaplen, promisc=promisc, ring_mb=RING_MB, fanout=fanout
+        )
+        self.source: Any = self._capture.source
+
+    @property
+    def state(self) -> str:
+        return str(self._capture.state)
+
+    def cut_short(self) -> None:
+        """Nothing to do: its readers know when to stop."""
+
+    def problem(self) -> str | None:
+        if self._capture.state == "gone":
+            return f"{self.name}: the interface has gone"
+        if self.source.how_ended not in ("", "clean"):
+            return f"{self.name}: {self.source.error_text or self.source.how_ended}"
+        return None
+
+    def drops(self) -> dict[str, int] | None:
+        counts = self._capture.drops()
+        return {name: counts[name] for name in ("os_drops", "if_drops", "ring_losses")}
+
+    def close(self) -> None:
+        self._capture.close()
