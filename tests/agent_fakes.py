@@ -52,6 +52,7 @@ class FakePolicy:
     ) -> None:
         self.name, self.periods, self.broken = name, periods, False
         self.names = [f"{name}-{tap}-{window.config.name}" for window in buckets[0]]
+        self.module_names = self.names
         self.buckets = [
             [
                 window.with_labels(handler=handler, policy=name, tap=tap)

@@ -23,6 +23,10 @@ class PolicyFace(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def module_names(self) -> list[str]:
+        """Instance names of its handlers."""
+
     def to_dict(self) -> dict[str, Any]:
         """The policy object of agent spec 3.3."""
 

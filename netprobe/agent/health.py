@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from netprobe.agent.faces import ManagerFace, policies_of, taps_of
-from netprobe.errors import PeriodError
 from netprobe.metrics.render_prometheus import Family, label_text
 
 __all__ = ["Health"]
@@ -74,14 +73,8 @@ class Health:
         out.add("netprobe_taps", "gauge", "Taps that exist", len(taps_of(self._manager)))
         out.add("netprobe_policies", "gauge", "Policies that exist", len(policies))
         for name, policy in sorted(policies.items()):
-            windows = []
-            with contextlib.suppress(PeriodError):
-                windows = policy.bucket(0)
-            out.add("netprobe_policy_handlers", "gauge", "Handlers of a policy", len(windows), policy=name)
-            if windows:
-                start = min(window.start_ts for window in windows)
-                text = "When the open period of a policy began, seconds since 1970"
-                out.add("netprobe_policy_period_start_seconds", "gauge", text, start, policy=name)
+            text = "Handlers of a policy"
+            out.add("netprobe_policy_handlers", "gauge", text, len(policy.module_names), policy=name)
 
     def _web(self, out: _Writer) -> None:
         for (method, status), count in sorted(self.requests.items()):

@@ -189,7 +189,7 @@ def _schemas() -> Schema:
                 "end_tstamp": TEXT,
                 "read_only": {"type": "boolean"},
                 "length": COUNT,
-                "events": COUNT,
+                "events": {"type": ["integer", "object"]},
             },
             ("start_tstamp", "read_only", "length"),
             more=True,

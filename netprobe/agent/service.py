@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,7 +155,6 @@ class Service:
 
     def start(self) -> None:
         """Everything runs when this returns. NetprobeError says in one line why it does not."""
-        from netprobe.agent.otlp import OtlpPusher
         from netprobe.agent.privileges import drop, find_user
         from netprobe.agent.web import Server, create_app
         from netprobe.policy.manager import Manager
@@ -175,9 +174,8 @@ class Service:
         tls = None
         if options.tls and options.tls_cert and options.tls_key:
             tls = checked_pair("--tls", options.tls_cert, options.tls_key)
-        otel_tls = None
-        if options.otel_tls and options.otel_tls_cert and options.otel_tls_key:
-            otel_tls = checked_pair("--otel-tls", options.otel_tls_cert, options.otel_tls_key)
+        if options.otel:
+            self._pusher = _pusher(manager, options)
         app = create_app(
             manager,
             admin=options.admin_api,
@@ -197,15 +195,8 @@ class Service:
             manager.add_default(options.iface, options.bpf, options.host_spec)
         elif options.bpf or options.host_spec:
             LOG.warning("-b and -H are for the default policy: without IFACE they have no effect")
-        if options.otel:
-            self._pusher = OtlpPusher(
-                manager,
-                options.otel_host,
-                options.otel_port,
-                options.otel_path,
-                options.otel_interval,
-                tls=otel_tls,
-            )
+        if self._pusher is not None:
+            app.health.extra.append(self._pusher)
             self._pusher.start()
         self._web = threading.Thread(target=self._serve_web, name="web", daemon=True)
         self._web.start()
@@ -318,8 +309,19 @@ class Service:
             self._pid_file.remove()
 
 
+def _pusher(manager: Manager, options: Options) -> OtlpPusher:
+    from netprobe.agent.otlp import OtlpPusher
+
+    tls = None
+    if options.otel_tls and options.otel_tls_cert and options.otel_tls_key:
+        tls = checked_pair("--otel-tls", options.otel_tls_cert, options.otel_tls_key)
+    return OtlpPusher(
+        manager, options.otel_host, options.otel_port, options.otel_path, options.otel_interval, tls=tls
+    )
+
+
 @contextlib.contextmanager
-def _logged(part: str) -> Any:
+def _logged(part: str) -> Iterator[None]:
     """What goes wrong at the end is said, and does not keep the rest from ending."""
     try:
         yield
