@@ -9,23 +9,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from netprobe._core.engine import Engine
 from netprobe.errors import ConfigError, InputError
-from netprobe.handlers.config import DEFAULT_HANDLERS, HandlerConfig, HandlerSpec, parse_handlers
+from netprobe.handlers.build import MAX_HANDLERS, accumulators, chains, handler_losses
+from netprobe.handlers.config import DEFAULT_HANDLERS, HandlerConfig, parse_handlers
 from netprobe.hosts import parse_hosts
 from netprobe.inputs.captures import complaints, open_capture
 from netprobe.inputs.sources import check_path
 from netprobe.metrics import render_json, render_prometheus
-from netprobe.metrics.table import native_class
-from netprobe.metrics.window import HandlerWindow, merged, window_key
+from netprobe.metrics.window import HandlerWindow, merge_blocks, merged, window_key
 
 if TYPE_CHECKING:
     from netprobe._core.capfile import CaptureReader
-    from netprobe._core.store import MetricBlock
     from netprobe.geo import GeoNames
     from netprobe.inputs.sources import Source
 
 NS = 1_000_000_000
 MAX_WORKERS = 16
-MAX_HANDLERS = 32
 POLL_SECONDS = 0.05
 
 PathLike = str | os.PathLike[str]
@@ -97,7 +95,7 @@ class Summary:
         if mine != theirs:
             raise ConfigError("summaries of different handlers or settings cannot be merged")
         windows = [
-            merged([a, b], _merge_blocks([a.blocks, b.blocks]))
+            merged([a, b], merge_blocks([a.blocks, b.blocks]))
             for a, b in zip(self.windows, other.windows, strict=True)
         ]
         return Summary(
@@ -185,11 +183,11 @@ def summarize(
     configs = [spec.resolve(window_config=window_config, defaults=defaults) for spec in specs]
     periods = _shared("num_periods", configs)
     deep_sample_rate = _shared("deep_sample_rate", configs)
-    shards = [_accumulators(specs, configs, geo) for _ in range(workers)]
+    shards = [accumulators(specs, configs, geo) for _ in range(workers)]
     run = _Run(
         Engine(
             shards,
-            _chains(specs),
+            chains(specs),
             hosts=parse_hosts(hosts),
             inner=int(inner),
             periods=periods,
@@ -306,38 +304,11 @@ def _compiler(expression: str | None) -> Callable[[int], Any] | None:
     return compiler(expression)
 
 
-def _accumulators(
-    specs: Sequence[HandlerSpec], configs: Sequence[HandlerConfig], geo: GeoNames | None
-) -> list[Any]:
-    """One worker's accumulators."""
-    city = geo.city_database.native if geo and geo.city_database else None
-    asn = geo.asn_database.native if geo and geo.asn_database else None
-    made = []
-    for spec, config in zip(specs, configs, strict=True):
-        build: Any = native_class(config.table)
-        extra = {"geo_names": geo} if config.type == "net" else {}
-        made.append(build(config, geo_city=city, geo_asn=asn, chained=spec.after is not None, **extra))
-    return made
-
-
 def _stats(engine: Engine, shards: Sequence[Sequence[Any]]) -> dict[str, Any]:
     """The engine's counts, and what handlers had to throw out."""
     stats = engine.stats()
-    health = [one.health() for shard in shards for one in shard if hasattr(one, "health")]
-    stats["losses"]["transactions_evicted"] = sum(
-        found.get("xact_evicted", 0) + found.get("evicted", 0) for found in health
-    )
+    stats["losses"].update(handler_losses(shards))
     return stats
-
-
-def _chains(specs: Sequence[HandlerSpec]) -> list[list[int]]:
-    chains: list[list[int]] = []
-    for index, spec in enumerate(specs):
-        if spec.after is None:
-            chains.append([index])
-        else:
-            next(chain for chain in chains if chain[-1] == spec.after).append(index)
-    return chains
 
 
 def _windows(engine: Engine, configs: Sequence[HandlerConfig]) -> list[HandlerWindow]:
@@ -358,25 +329,9 @@ def _windows(engine: Engine, configs: Sequence[HandlerConfig]) -> list[HandlerWi
             for start, end, handlers in buckets
         ]
         found.append(
-            merged(windows, _merge_blocks([w.blocks for w in windows])) if len(windows) > 1 else windows[0]
+            merged(windows, merge_blocks([w.blocks for w in windows])) if len(windows) > 1 else windows[0]
         )
     return found
-
-
-def _merge_blocks(parts: Sequence[Sequence[Any]]) -> list[MetricBlock | None]:
-    """Blocks of different spans of time, newest first, as one; the originals stay as they are."""
-    whole: list[MetricBlock | None] = []
-    for blocks in zip(*parts, strict=True):
-        into = None
-        for block in blocks:
-            if block is None:
-                continue
-            if into is None:
-                into = block.clone()
-            else:
-                into.merge(block, same_span=False)
-        whole.append(into)
-    return whole
 
 
 def _add_stats(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:

@@ -357,7 +357,7 @@ def test_parse_maps() -> None:
 @pytest.mark.parametrize(
     ("wanted", "parts"),
     [
-        ("ns", ["'ns'", "bgp, dhcp, dns, net, pcap"]),
+        ("ns", ["'ns'", "bgp, dhcp, dns, input_resources, net, pcap"]),
         ("dns:3.0", ["dns", "'3.0'", "1.0, 2.0"]),
         ("dhcp:2.0", ["dhcp", "'2.0'", "1.0"]),
         ("", ["''"]),

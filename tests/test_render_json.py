@@ -24,7 +24,7 @@ from netprobe.metrics.table import (
 )
 
 NET1, NET2, DNS1, DNS2 = HANDLERS[:4]
-DHCP, BGP, PCAP = HANDLERS[4:]
+DHCP, BGP, PCAP = HANDLERS[4:7]
 
 
 def root(row: Metric) -> HandlerTable:

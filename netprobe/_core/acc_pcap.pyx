@@ -14,10 +14,6 @@ cdef enum:
 
 cdef class Pcap(Accumulator):
     """pcap, JSON key `pcap`."""
-    # the latest reading; readings outlive buckets, so that no drop falls between two of them
-    cdef uint64_t os_drops
-    cdef uint64_t if_drops
-    cdef bint read
 
     def __cinit__(self, config, geo_city=None, geo_asn=None, bint chained=False):
         self.n_blocks = 1
@@ -33,7 +29,7 @@ cdef class Pcap(Accumulator):
             "if_drops": ("counter", C_IF_DROPS),
         }
 
-    def on_stats(self, uint64_t received, uint64_t os_drops, uint64_t if_drops):
+    cdef void reading(self, uint64_t os_drops, uint64_t if_drops) noexcept nogil:
         """Take a reading of the capture's running totals. The first one is what later ones are compared with; a
         total that went down (the device was opened again) counts nothing."""
         cdef MetricSet *m = self.sets[0]
@@ -46,6 +42,10 @@ cdef class Pcap(Accumulator):
         self.os_drops = os_drops
         self.if_drops = if_drops
         self.read = True
+
+    def on_stats(self, uint64_t received, uint64_t os_drops, uint64_t if_drops):
+        """Take a reading, from outside an input."""
+        self.reading(os_drops, if_drops)
 
     # for tests: without an engine around
 

@@ -17,6 +17,8 @@ cdef enum:
     MAX_PERIODS = 10
     MESSAGES = 64              # DNS or BGP messages per flush: few enough to stay in the nearest cache
     SLOTS = 8                  # batches in flight between workers
+    PERIOD_SECONDS = 60
+    NS = 1000000000
     LINK_TYPES = 64            # filters kept by link type
 
 cdef struct Stage:
@@ -34,6 +36,7 @@ cdef struct Desk:
     DnsMsg *msgs
     BgpMsg *bgps
     Stage stages[3]            # work's arrays, then two that chains swap between
+    int borrowed               # somebody else frees it
 
 cdef struct Shard:
     void *owner                # Engine
@@ -89,6 +92,27 @@ cdef struct Jsf32:
     uint32_t b
     uint32_t c
     uint32_t d
+
+cdef inline uint32_t rotl(uint32_t x, int k) noexcept nogil:
+    return (x << k) | (x >> (32 - k))
+
+
+cdef inline uint32_t jsf_next(Jsf32 *r) noexcept nogil:
+    cdef uint32_t e = r.a - rotl(r.b, 27)
+    r.a = r.b ^ rotl(r.c, 17)
+    r.b = r.c + r.d
+    r.c = r.d + e
+    r.d = e + r.a
+    return r.d
+
+
+cdef inline int64_t edge_after(int64_t ts) noexcept nogil:
+    """Whole seconds, as upstream has it: the second of ts plus 60 (metrics spec 2.2)."""
+    cdef int64_t second = ts // NS
+    if ts % NS < 0:
+        second -= 1
+    return (second + PERIOD_SECONDS) * NS
+
 
 cdef int desk_init(Desk *d, bint alone) noexcept nogil
 cdef void desk_free(Desk *d) noexcept nogil
@@ -149,6 +173,7 @@ cdef class Engine:
     cdef void open(self, int64_t ts) noexcept nogil
     cdef Closed *take(self, int64_t ts) noexcept nogil
     cdef void rotate(self, int64_t ts) noexcept nogil
+    cdef void close(self) noexcept nogil
     cdef void consume(self, Shard *s, Packet *pkts, const uint16_t *order, uint32_t n) noexcept nogil
     cdef void above(self, Shard *s, Packet *p) noexcept nogil
     cdef void dns_datagram(self, Shard *s, Packet *p) noexcept nogil

@@ -30,8 +30,6 @@ from netprobe._core.wire.dns cimport DNS_SHORT, DnsMsg, dns_metric_port, dns_par
 from netprobe._core.decode import CAUSES
 
 cdef enum:
-    PERIOD_SECONDS = 60
-    NS = 1000000000
     FRAGMENT_DATAGRAMS = 4096          # in progress at once, per shard
     FRAGMENT_BYTES = 8388608           # held at once, per shard
     STEP_BATCHES = 256                 # between looks at Python's signals
@@ -70,18 +68,6 @@ cdef inline void prefetch(const Packet *p) noexcept nogil:
     __builtin_prefetch(p)
     __builtin_prefetch(<const char *>p + 64)
 
-
-cdef inline uint32_t rotl(uint32_t x, int k) noexcept nogil:
-    return (x << k) | (x >> (32 - k))
-
-
-cdef inline uint32_t jsf_next(Jsf32 *r) noexcept nogil:
-    cdef uint32_t e = r.a - rotl(r.b, 27)
-    r.a = r.b ^ rotl(r.c, 17)
-    r.b = r.c + r.d
-    r.c = r.d + e
-    r.d = e + r.a
-    return r.d
 
 
 cdef void jsf_seed(Jsf32 *r, uint32_t seed) noexcept nogil:
@@ -397,19 +383,22 @@ cdef class Engine:
 
     def finish(self):
         """End of all input: close connections and the open bucket with the newest stamp. Once."""
+        with nogil:
+            self.close()
+
+    cdef void close(self) noexcept nogil:
         cdef int i
         if self.finished:
             return
-        with nogil:
-            if not self.started:
-                # no packet at all is a summary too, of nothing
-                self.open(0)
-            for i in range(self.n_shards):
-                if self.needs_streams:
-                    stream_finish(&self.shards[i].streams, self.last_ts)
-                self.flush(&self.shards[i])
-            self.finished = 1
-            self.take(self.last_ts)
+        if not self.started:
+            # no packet at all is a summary too, of nothing
+            self.open(0)
+        for i in range(self.n_shards):
+            if self.needs_streams:
+                stream_finish(&self.shards[i].streams, self.last_ts)
+            self.flush(&self.shards[i])
+        self.finished = 1
+        self.take(self.last_ts)
 
     # ------------------------------------------------------------------ consuming
 
@@ -731,14 +720,6 @@ cdef class Engine:
         }
 
 
-cdef inline int64_t edge_after(int64_t ts) noexcept nogil:
-    """Whole seconds, as upstream has it: the second of ts plus 60 (metrics spec 2.2)."""
-    cdef int64_t second = ts // NS
-    if ts % NS < 0:
-        second -= 1
-    return (second + PERIOD_SECONDS) * NS
-
-
 cdef inline bint run_program(void *program, const uint8_t *data, uint32_t wirelen, uint32_t caplen) noexcept nogil:
     return (<BpfProgram>program).run(data, wirelen, caplen) != 0
 
@@ -808,6 +789,8 @@ cdef int desk_init(Desk *d, bint alone) noexcept nogil:
 
 cdef void desk_free(Desk *d) noexcept nogil:
     cdef int i
+    if d.borrowed:
+        return
     free(d.decoded)
     free(d.extra)
     free(d.whole)

@@ -5,12 +5,13 @@ from netprobe.handlers.bgp import BGP
 from netprobe.handlers.dhcp import DHCP
 from netprobe.handlers.dns_v1 import DNS_V1
 from netprobe.handlers.dns_v2 import DNS_V2
+from netprobe.handlers.input_resources import INPUT_RESOURCES
 from netprobe.handlers.net_v1 import NET_V1
 from netprobe.handlers.net_v2 import NET_V2
 from netprobe.handlers.pcap import PCAP
 from netprobe.metrics.table import DEFAULT_VERSION, HandlerTable
 
-HANDLERS: tuple[HandlerTable, ...] = (NET_V1, NET_V2, DNS_V1, DNS_V2, DHCP, BGP, PCAP)
+HANDLERS: tuple[HandlerTable, ...] = (NET_V1, NET_V2, DNS_V1, DNS_V2, DHCP, BGP, PCAP, INPUT_RESOURCES)
 
 _by_name = {(table.type, table.version): table for table in HANDLERS}
 

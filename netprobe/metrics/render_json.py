@@ -25,7 +25,7 @@ def render_window(window: HandlerWindow, geo: GeoNames | None = None) -> dict[st
     for direction, _, cells in window.sections():
         wrote = True
         for cell in cells:
-            value = _value(cell, geo)
+            value = value_of(cell, geo)
             if value is not None:
                 path = cell.metric.path.split(".")
                 _put(body, [direction, *path] if direction else path, value)
@@ -47,7 +47,7 @@ def _put(body: dict[str, Any], path: Sequence[str], value: Any) -> None:
     body[path[-1]] = value
 
 
-def _value(cell: Cell, geo: GeoNames | None) -> Any:
+def value_of(cell: Cell, geo: GeoNames | None) -> Any:
     """The metric as JSON has it; None: the key is left out."""
     match cell.metric.kind:
         case "counter" | "cardinality":

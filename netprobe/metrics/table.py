@@ -192,8 +192,8 @@ def topn(path: str, label: str, render: Render, text: str, *groups: str) -> Metr
     return Metric(path, "topn", text, groups, label=label, render=render)
 
 
-def quantile(path: str, text: str, *groups: str, is_float: bool = False) -> Metric:
-    return Metric(path, "quantile", text, groups, is_float=is_float)
+def quantile(path: str, text: str, *groups: str, prom: str = "", is_float: bool = False) -> Metric:
+    return Metric(path, "quantile", text, groups, prom=prom, is_float=is_float)
 
 
 def histogram(path: str, text: str, *groups: str, is_float: bool = False) -> Metric:

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from netprobe.errors import PeriodError
 from netprobe.metrics.keys import JOINED, GeoNames, Label
@@ -231,6 +231,22 @@ def merged(windows: Sequence[HandlerWindow], blocks: Sequence[Block | None]) -> 
         read_only=all(window.read_only for window in windows),
         recorded=recorded,
     )
+
+
+def merge_blocks(parts: Sequence[Sequence[Any]]) -> list[Any]:
+    """Blocks of different spans of time, newest first, as one; the originals stay as they are."""
+    whole: list[Any] = []
+    for blocks in zip(*parts, strict=True):
+        into = None
+        for block in blocks:
+            if block is None:
+                continue
+            if into is None:
+                into = block.clone()
+            else:
+                into.merge(block, same_span=False)
+        whole.append(into)
+    return whole
 
 
 def check_bucket(period: int, periods: int, present: int) -> None:

@@ -1,0 +1,85 @@
+"""One running input and the engines that it feeds."""
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from netprobe._core.decode cimport DecodeConfig, DecodeStats
+from netprobe._core.engine cimport MAX_PERIODS, Closed, Desk, pthread_cond_t, pthread_mutex_t
+from netprobe._core.source cimport Batch, PacketSource
+from netprobe._core.store cimport MetricSet
+
+cdef class Clock:
+    cdef int64_t held                  # nanoseconds since 1970, of a clock that is set by hand
+    cdef readonly bint manual
+    cdef int64_t now(self) noexcept nogil
+
+cdef struct Roster:
+    # who is fed; a change of it is a new one
+    uint32_t n_engines
+    uint32_t n_meters                  # pcap handlers: told of drops
+    uint32_t n_gauges                  # input_resources handlers: told of policies
+    void **engines                     # Engine
+    void **meters                      # Pcap
+    void **gauges                      # Resources
+
+cdef struct Command:
+    int kind                           # DO_*
+    int done
+    void *engine                       # Engine that is added, removed, looked at
+    void *data                         # Roster to be used from now on, View to be filled
+    int64_t args[3]
+    Command *next
+
+cdef struct View:
+    # one engine's periods as they were at one moment
+    int want_open
+    int n_closed
+    int finished
+    uint64_t rotations                 # periods that have ended
+    Closed closed[MAX_PERIODS]         # oldest first; their sets are held
+    int64_t start                      # of the open period
+    MetricSet *(*sets)[4]              # copies of the open sets
+
+cdef class Feed:
+    cdef readonly Clock clock
+    cdef readonly bint recorded        # time is what the packets say
+    cdef PacketSource source
+    cdef DecodeConfig decode
+    cdef DecodeStats decoded
+    cdef Desk desk
+    cdef Batch *batch
+    cdef Roster *roster
+    cdef list members                  # the roster's engines, as Python holds them
+    # filter
+    cdef object compile_filter
+    cdef object filter_error
+    cdef int has_filter
+    cdef dict programs
+    cdef int program_type              # the one used last
+    cdef void *program
+    # mailbox
+    cdef pthread_mutex_t mutex
+    cdef pthread_cond_t cond
+    cdef int locks
+    cdef Command *first                # oldest
+    cdef Command *last
+    cdef int waiting                   # atomic: there is a command
+    cdef int running
+    cdef int stopping
+    # what came by
+    cdef uint64_t framed
+    cdef uint64_t batches
+    cdef uint64_t kept
+    cdef uint64_t wire_bytes
+    cdef uint64_t readings[3]          # received, os drops, interface drops: the latest
+    cdef int64_t first_ts
+    cdef int64_t last_ts
+    cdef int64_t longest_batch         # ns from a batch's arrival to the next look at the source
+    cdef int64_t longest_command       # ns spent on one command
+    cdef uint64_t commands
+    cdef void loop(self) noexcept nogil
+    cdef void serve(self) noexcept nogil
+    cdef void obey(self, Command *c) noexcept nogil
+    cdef void beat(self, int64_t now) noexcept nogil
+    cdef int sift(self) noexcept nogil
+    cdef int choose_program(self, int linktype) noexcept with gil
+    cdef int post(self, Command *c) noexcept nogil
+    cdef void _glance(self, View *v, int n) noexcept nogil

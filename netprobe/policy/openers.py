@@ -1,0 +1,108 @@
+"""What an input reads: a device, a file, or packets that are made up (agent spec 4.1.1, 4.1.2)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from netprobe.errors import InputError
+
+if TYPE_CHECKING:
+    from netprobe._core.bpf import BpfProgram
+    from netprobe._core.feed import Clock
+    from netprobe._core.source import PacketSource
+
+__all__ = ["Opened", "open_input"]
+
+AUTO = "auto"
+
+
+@dataclass(slots=True, eq=False)
+class Opened:
+    """A source that can be read.
+
+    ``kind``: ``af_packet``, ``libpcap``, ``mock``, or ``unknown`` for a file. ``hosts``: networks found on
+    the interface. ``drops``: the capture's running totals. ``warnings``: after the end, what was wrong with
+    a file.
+    """
+
+    source: PacketSource
+    kind: str
+    iface: str = ""
+    hosts: tuple[str, ...] = ()
+    compile_filter: Callable[[int], BpfProgram] | None = None
+    drops: Callable[[], Mapping[str, int]] | None = None
+    state: Callable[[], str] | None = None
+    warnings: Callable[[], list[str]] | None = None
+    closing: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def close(self) -> None:
+        self.closing.close()
+
+
+def open_input(input_type: str, config: Mapping[str, Any], clock: Clock, stop: Any) -> Opened:
+    """Open what the settings of an input say. InputError, ConfigError."""
+    if input_type == "mock":
+        return _quiet(config, clock)
+    if config.get("pcap_file"):
+        return _file(str(config["pcap_file"]), str(config.get("bpf") or ""), stop)
+    source = str(config.get("pcap_source") or "libpcap")
+    if source == "mock":
+        return _mock(clock)
+    iface = str(config.get("iface") or "")
+    if not iface:
+        raise InputError(f"no iface is given, expected the name of an interface, an address of it, or {AUTO}")
+    return _live(iface, source, str(config.get("bpf") or ""))
+
+
+def _quiet(config: Mapping[str, Any], clock: Clock) -> Opened:
+    from netprobe._core.mock import Quiet
+
+    if "except_on_start" in config:
+        raise InputError("mock error on start")
+    return Opened(Quiet(clock=clock), "mock")
+
+
+def _mock(clock: Clock) -> Opened:
+    from netprobe._core.mock import MockDns
+
+    return Opened(MockDns(clock=clock), "mock")
+
+
+def _file(path: str, expression: str, stop: Any) -> Opened:
+    from netprobe.inputs.captures import complaints, open_capture
+
+    compile_filter = None
+    if expression:
+        from netprobe.filters import compiler
+
+        compile_filter = compiler(expression)
+    closing = contextlib.ExitStack()
+    source, reader = closing.enter_context(open_capture(path, stop))
+    return Opened(
+        reader,
+        "unknown",
+        compile_filter=compile_filter,
+        warnings=lambda: complaints(source, reader),
+        closing=closing,
+    )
+
+
+def _live(iface: str, source: str, expression: str) -> Opened:
+    from netprobe.inputs.live import interface_hosts, open_live, resolve_interface
+
+    name = resolve_interface(iface)
+    capture = open_live(name, source=source, filter=expression or None)
+    closing = contextlib.ExitStack()
+    closing.callback(capture.close)
+    return Opened(
+        capture.source,
+        source,
+        iface=name,
+        hosts=tuple(interface_hosts(name)),
+        drops=capture.drops,
+        state=lambda: str(capture.state),
+        closing=closing,
+    )

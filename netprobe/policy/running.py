@@ -1,0 +1,300 @@
+"""Running inputs: one thread that captures, and the handler sets that it feeds (agent spec 4.1)."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from netprobe._core.feed import Clock, Feed
+from netprobe._core.mock import Quiet
+from netprobe.errors import ConfigError, InputError, NetprobeError
+from netprobe.hosts import parse_hosts
+from netprobe.policy.handler_set import STREAM_LIMIT, HandlerSet
+from netprobe.policy.inputs import check_input
+from netprobe.policy.inputs import input_type as lookup_type
+from netprobe.policy.openers import Opened, open_input
+
+__all__ = ["Clock", "HandlerSet", "InputStream"]
+
+LOG = logging.getLogger("netprobe.input")
+TICK_SECONDS = 1.0
+#: a capture's running totals
+READINGS = ("received", "os_drops", "if_drops")
+
+
+class InputStream:
+    """One input of a tap, and all handler sets on it.
+
+    config, filter: as the agent's configuration has them (docs/configuration.md); ConfigError for an unknown
+    key or a value that does not fit. clock: another one than the system's, for tests.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        input_type: str,
+        config: Mapping[str, Any],
+        filter: Mapping[str, Any],
+        *,
+        clock: Clock | None = None,
+    ) -> None:
+        kind = lookup_type(input_type)
+        if not kind.built:
+            raise ConfigError(f"input {name}: type {input_type!r} cannot be run yet, expected pcap")
+        self.name = name
+        self.input_type = kind.name
+        self.config = check_input(kind, {**config, **filter}, lambda key: f"input {name}: {key}")
+        self.clock = Clock() if clock is None else clock
+        self.warnings: list[str] = []
+        self.error: NetprobeError | None = None
+        self._hosts: tuple[str, ...] = ()
+        self._feed = Feed(recorded=self.recorded, clock=self.clock)
+        self._sets: list[HandlerSet] = []
+        # who changes the roster, starts and stops; never held by the capture thread
+        self._lock = threading.RLock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._opened: Opened | None = None
+        self._started = False
+        self._cpu_seconds = 0.0
+        # totals of captures that were closed, for a device that came back counts from zero
+        self._drops_lock = threading.Lock()
+        self._base = dict.fromkeys(READINGS, 0)
+        self._latest = dict.fromkeys(READINGS, 0)
+
+    def __repr__(self) -> str:
+        return f"<InputStream {self.name}: {'running' if self.running else 'not running'}>"
+
+    @property
+    def recorded(self) -> bool:
+        """It reads a file: time is what the packets say."""
+        return self.input_type == "pcap" and bool(self.config.get("pcap_file"))
+
+    @property
+    def running(self) -> bool:
+        return self._thread is not None and self._thread.is_alive() and not self._stop.is_set()
+
+    @property
+    def consumers(self) -> int:
+        """Handler sets that are fed."""
+        return len(self._sets)
+
+    @property
+    def iface(self) -> str:
+        """Name of the interface, as it was resolved; empty for files and before the start."""
+        return "" if self._opened is None else self._opened.iface
+
+    # --- life ---
+
+    def start(self) -> None:
+        """Open the source and capture in a thread of its own. Once; InputError, ConfigError."""
+        with self._lock:
+            if self._started:
+                return
+            opened = open_input(self.input_type, self.config, self.clock, self._stop)
+            self._started = True
+            self._use(opened)
+            self._thread = threading.Thread(target=self._run, name=f"input-{self.name}"[:15], daemon=True)
+            self._thread.start()
+            if opened.drops is not None:
+                threading.Thread(target=self._tick, name="drops", daemon=True).start()
+
+    def stop(self) -> None:
+        """End the capture; handler sets that are still attached close their open buckets."""
+        with self._lock:
+            self._stop.set()
+            self._feed.stop()
+            if self._thread is not None:
+                self._thread.join()
+            with self._drops_lock:
+                opened, self._opened = self._opened, None
+            if opened is not None:
+                opened.close()
+            self._feed.finish()
+
+    def attach(self, handlers: HandlerSet) -> None:
+        """Feed these handlers, too, from the next batch on; nobody else loses a packet."""
+        with self._lock:
+            if handlers in self._sets:
+                raise ConfigError(f"input {self.name}: {handlers!r} is attached already")
+            self._read_drops()
+            limit = self.config.get("tcp_packet_reassembly_cache_limit", STREAM_LIMIT)
+            self._feed.add(handlers.engine(limit))
+            self._sets.append(handlers)
+            look = self._read_drops if handlers.wants_drops else None
+            handlers.bind(self._feed, self.clock.time_ns, self.recorded, look)
+            self._count_policies()
+
+    def detach(self, handlers: HandlerSet) -> None:
+        """Feed them no longer; what they counted can still be read."""
+        with self._lock:
+            if handlers not in self._sets:
+                return
+            if handlers.wants_drops:
+                self._read_drops()
+            self._sets.remove(handlers)
+            self._feed.remove(handlers.engine())
+            handlers.release()
+            self._count_policies()
+
+    def _count_policies(self) -> None:
+        others = [one for one in self._sets if not one.is_resources]
+        self._feed.policies(len(others), sum(one.chain_count for one in others))
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait for the end of a file. True: it has been read to its end."""
+        if self._thread is not None:
+            self._thread.join(seconds)
+        return self._thread is not None and not self._thread.is_alive()
+
+    # --- the capture thread ---
+
+    def _use(self, opened: Opened) -> None:
+        """Read this from now on."""
+        self._hosts = opened.hosts
+        hosts = parse_hosts(self.config.get("host_spec")) + parse_hosts(opened.hosts)
+        self._feed.configure(hosts, opened.compile_filter)
+        with self._drops_lock:
+            self._opened = opened
+
+    def _run(self) -> None:
+        try:
+            self._capture()
+        except NetprobeError as error:
+            self.error = error
+            LOG.error("input %s: %s", self.name, error)
+        finally:
+            self._cpu_seconds = time.thread_time()
+
+    def _capture(self) -> None:
+        while not self._stop.is_set():
+            opened = self._opened
+            assert opened is not None
+            self._feed.run(opened.source)
+            if self._stop.is_set():
+                return
+            if self.recorded:
+                if opened.warnings is not None:
+                    self.warnings = opened.warnings()
+                    for line in self.warnings:
+                        LOG.warning("input %s: %s", self.name, line)
+                self._feed.finish()
+                return
+            if not self._reopen(opened):
+                return
+
+    def _reopen(self, gone: Opened) -> bool:
+        """A device has vanished: policies go on by the clock until it is back. False: stopped meanwhile."""
+        LOG.warning(
+            "input %s: interface %s: %s; waiting for it",
+            self.name,
+            gone.iface,
+            gone.source.error_text or "is gone",
+        )
+        self._read_drops()
+        with self._drops_lock:
+            self._opened = None
+            self._base = dict(self._latest)
+        gone.close()
+        while not self._stop.is_set():
+            self._feed.run(Quiet(TICK_SECONDS, clock=self.clock))
+            if self._stop.is_set():
+                return False
+            try:
+                opened = open_input(self.input_type, self.config, self.clock, self._stop)
+            except NetprobeError:
+                continue
+            self._use(opened)
+            LOG.warning("input %s: interface %s is back", self.name, opened.iface)
+            return True
+        return False
+
+    # --- drops ---
+
+    def _tick(self) -> None:
+        while not self._stop.wait(TICK_SECONDS):
+            self._read_drops()
+
+    def _read_drops(self) -> None:
+        """Tell the pcap handlers what the capture has lost so far."""
+        with self._drops_lock:
+            opened = self._opened
+            if opened is None or opened.drops is None:
+                return
+            found = opened.drops()
+            self._latest = {key: self._base[key] + int(found.get(key, 0)) for key in READINGS}
+            latest = tuple(self._latest[key] for key in READINGS)
+        self._feed.reading(*latest)
+
+    # --- what others want to know ---
+
+    def info(self) -> dict[str, Any]:
+        """``input`` and ``pcap`` of an input object (agent spec 3.3)."""
+        shown: dict[str, Any] = {"input": {"running": self.running, "consumers": self.consumers}}
+        if self.input_type == "pcap":
+            shown["pcap"] = {
+                "available_iface": ",".join(_interfaces()),
+                "host_ips": _by_family([self.config.get("host_spec") or "", *self._hosts]),
+                "pcap_source": self._source_kind(),
+            }
+        return shown
+
+    def _source_kind(self) -> str:
+        if self.recorded:
+            return "unknown"
+        return str(self.config.get("pcap_source") or "libpcap")
+
+    def stats(self) -> dict[str, Any]:
+        """Packets, losses by stage, and what the capture thread used.
+
+        ``losses`` has the capture's own (``os_drops``, ``if_drops``), what decoding lost, and what handler
+        sets lost above L3, added up.
+        """
+        found = self._feed.stats()
+        losses: dict[str, int] = {"cut_by_snaplen": found.pop("cut_by_snaplen")}
+        with self._lock:
+            sets = list(self._sets)
+        for one in sets:
+            for key, value in one.losses().items():
+                losses[key] = losses.get(key, 0) + value
+        with self._drops_lock:
+            opened = self._opened
+            latest = dict(self._latest)
+            if opened is not None and opened.drops is not None:
+                drops = opened.drops()
+                for key, value in drops.items():
+                    latest[key] = self._base.get(key, 0) + int(value)
+        found["received"] = latest.pop("received")
+        found["losses"] = {**latest, **losses}
+        found["cpu_seconds"] = self._cpu()
+        return found
+
+    def _cpu(self) -> float:
+        thread = self._thread
+        if thread is None or thread.ident is None or not thread.is_alive():
+            return self._cpu_seconds
+        try:
+            return time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
+        except OSError:  # it has just ended
+            return self._cpu_seconds
+
+
+def _interfaces() -> list[str]:
+    try:
+        from netprobe.inputs.live import list_interfaces
+
+        return [str(getattr(one, "name", one)) for one in list_interfaces()]
+    except (ImportError, InputError, OSError):
+        return []
+
+
+def _by_family(texts: list[str]) -> dict[str, list[str]]:
+    """CIDR texts as the REST API lists them: under ``ipv4`` and ``ipv6``, as far as there are any."""
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        for one in filter(None, text.split(",")):
+            found.setdefault("ipv6" if ":" in one else "ipv4", []).append(one)
+    return found
