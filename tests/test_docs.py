@@ -19,10 +19,11 @@ import docopt
 import mmdb_writer
 import pytest
 import zstandard
-from netprobe.cli import kprobe, pktvisor_pcap
+from netprobe.cli import kprobe, pktvisor_pcap, pktvisord
 
 import netprobe
 from netprobe._core.columns import COLUMNS
+from netprobe.agent.options import Options, settings
 from netprobe.handlers.config import GROUP_KEYS
 from netprobe.handlers.registry import HANDLERS
 
@@ -206,9 +207,41 @@ def test_kprobe_flags() -> None:
     assert {flag for row in rows for flag in re.findall(r"`(--[a-z-]+)`", row)} == kprobe_flags()
 
 
+def pktvisord_flags() -> dict[str, bool]:
+    """Flags of the agent's usage -> do they take a value?"""
+    return {
+        name: bool(option.argcount)
+        for option in docopt.parse_options(pktvisord.USAGE)
+        for name in (option.short, option.longer)
+        if name
+    }
+
+
+def test_pktvisord_flags() -> None:
+    """The page's table has every flag once, with a value where it takes one, its key, its default."""
+    defaults = {setting.flag: getattr(Options(), name) for name, setting in settings()}
+    keys = {setting.flag: setting.key for _, setting in settings()}
+    found = {}
+    for row in re.findall(r"^\| (`-.*?) \|$", PAGES["docs/pktvisord.md"].read_text(), re.MULTILINE):
+        flags, named, default, _ = (cell.strip() for cell in row.split("|", 3))
+        written = re.findall(r"`(-[^`]*)`", flags)
+        for text in written:
+            flag, _, value = text.partition(" ")
+            assert flag not in found, f"{flag} is explained twice"
+            found[flag] = bool(value)
+        if "--help" not in flags:
+            wanted = [keys[text.split()[0]] for text in written]
+            assert re.findall(r"`(\w+)`", named) == [key for key in wanted if key], flags
+            shown = [text.strip("`") for text in default.split(", ")] if default else []
+            real = [defaults[text.split()[0]] for text in written]
+            if real[0] not in (None, False, ""):
+                assert shown == [str(value) for value in real], flags
+    assert found == pktvisord_flags()
+
+
 def test_flags_in_running_text() -> None:
     """A long flag that a page mentions exists (those of other programs aside)."""
-    others = {"--break-system-packages", "--no-ensure-ascii", *kprobe_flags()}
+    others = {"--break-system-packages", "--no-ensure-ascii", *kprobe_flags(), *pktvisord_flags()}
     for page, path in PAGES.items():
         mentioned = set(re.findall(r"`(--[a-z-]+)", path.read_text()))
         assert mentioned <= {*usage_flags(), *others}, page

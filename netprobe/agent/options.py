@@ -73,8 +73,10 @@ def _style(text: str) -> str:
     raise BadValue(f"expected {' or '.join(PROM_STYLES)}")
 
 
-def _count(low: int, high: int | None = None, *, clamp: bool = False) -> Callable[[str], int]:
-    wanted = f"{low} to {high}" if high is not None else f"{low} or more"
+def _count(
+    low: int, high: int | None = None, *, clamp: bool = False, wanted: str = ""
+) -> Callable[[str], int]:
+    wanted = wanted or (f"{low} to {high}" if high is not None else f"{low} or more")
 
     def read(text: str) -> int:
         digits = text.removeprefix("-").removeprefix("+")
@@ -125,7 +127,7 @@ class Options:
 
     host: str = _value("-l", str, "localhost", key="host")
     #: the range is judged when binding, whose message is a wire literal
-    port: int = _value("-p", _count(-(10**18)), 10853, key="port")
+    port: int = _value("-p", _count(-(10**18), wanted="0 to 65535"), 10853, key="port")
     tls: bool = _switch("--tls")
     tls_cert: str | None = _value("--tls-cert", _path)
     tls_key: str | None = _value("--tls-key", _path)

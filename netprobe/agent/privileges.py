@@ -8,7 +8,6 @@ does not. Numbers are those of linux/capability.h and linux/prctl.h.
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 
 from netprobe.errors import ConfigError
@@ -71,7 +70,8 @@ def drop(user: User | None = None, keep: tuple[int, ...] = KEPT) -> tuple[int, .
     Nothing that this process starts later can get more (no_new_privs). The result is the capabilities that
     are left, which are fewer than `keep` when we had fewer. ConfigError when `user` cannot be had.
     """
-    if threading.active_count() > 1:
+    # native threads too, of which Python does not know
+    if len(list(Path("/proc/self/task").iterdir())) > 1:
         raise RuntimeError("privileges must be dropped before any thread starts")
     libc = _Libc()
     before = held()
