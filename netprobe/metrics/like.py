@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 from netprobe.metrics.table import DEFAULT_VERSION
@@ -99,7 +100,8 @@ def _summed(windows: Sequence[HandlerWindow], keys: Sequence[str]) -> HandlerWin
     return replace(
         first,
         config=config,
-        blocks=[_block(column) for column in zip(*(window.blocks for window in windows), strict=True)],
+        # a set that no input has fed yet has no blocks at all
+        blocks=[_block(column) for column in zip_longest(*(window.blocks for window in windows))],
         start_ts=start,
         length=end - start,
         read_only=all(window.read_only for window in windows),

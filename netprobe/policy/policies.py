@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from netprobe.geo import GeoNames
 
 
+# stands for the busiest interface, until one is open
+AUTO = "auto"
+
+
 class RunningHandlers(Protocol):
     """What a policy needs of ``netprobe.policy.running.HandlerSet``."""
 
@@ -26,7 +30,7 @@ class RunningHandlers(Protocol):
     def accumulated(self) -> int: ...
     def bucket(self, n: int) -> list[HandlerWindow]: ...
     def window(self, n: int) -> list[HandlerWindow]: ...
-    def period_info(self) -> list[dict[str, Any]]: ...
+    def period_info(self, name: str | None = None) -> list[dict[str, Any]]: ...
 
 
 class RunningInput(Protocol):
@@ -57,7 +61,10 @@ class Input:
 
     def to_dict(self) -> dict[str, Any]:
         """As the REST API shows it."""
-        return {"module": {"name": self.name, "config": dict(self.config)}, **self.stream.info()}
+        config = dict(self.config)
+        if config.get("iface") == AUTO:
+            config["iface"] = getattr(self.stream, "iface", "") or AUTO
+        return {"module": {"name": self.name, "config": config}, **self.stream.info()}
 
 
 @dataclass(slots=True, eq=False)
@@ -198,7 +205,6 @@ class Policy:
 
     def _modules(self) -> Iterator[tuple[str, dict[str, Any]]]:
         for part in self.parts:
-            periods = part.handlers.period_info()
             for name, config, effective in zip(
                 part.handlers.names, part.configs, part.effective, strict=True
             ):
@@ -212,7 +218,7 @@ class Policy:
                     "metrics": {
                         "deep_sample_rate": config.deep_sample_rate,
                         "periods_configured": config.num_periods,
-                        "periods": periods,
+                        "periods": part.handlers.period_info(name),
                     },
                 }
                 yield name, shown
