@@ -155,6 +155,7 @@ class Service:
 
     def start(self) -> None:
         """Everything runs when this returns. NetprobeError says in one line why it does not."""
+        from netprobe.agent.preload import load_everything, reachable
         from netprobe.agent.privileges import drop, find_user
         from netprobe.agent.web import Server, create_app
         from netprobe.policy.manager import Manager
@@ -187,6 +188,8 @@ class Service:
         )
         self._server = Server(app, options.host, options.port, tls=tls)
         self._server.start()
+        if not reachable(user):
+            load_everything()
         kept = drop(user)
         LOG.debug("capabilities left: %s", ", ".join(map(str, kept)) or "none")
         if self._document is not None and options.config is not None:

@@ -1,0 +1,75 @@
+"""Code is loaded when it is first used; after the privileges are gone some of it may be out of reach.
+
+Typical: `sudo .venv/bin/pktvisord eth0` below a home directory that only its owner may enter. Root without
+CAP_DAC_OVERRIDE is nobody special there. Then everything that the agent may ever need is loaded beforehand,
+which costs some tenths of a second; everywhere else nothing is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import pkgutil
+import signal
+from pathlib import Path
+from types import ModuleType
+
+import netprobe
+from netprobe.agent.privileges import User, drop
+
+__all__ = ["load_everything", "reachable"]
+
+LOG = logging.getLogger("netprobe.agent")
+
+#: parts of netprobe that an agent uses; the others bring heavy libraries
+PARTS = ("_core", "agent", "handlers", "inputs", "metrics", "policy")
+#: of other libraries, what they load late
+LATE = ("anyio._backends._asyncio", "uvicorn.lifespan.off", "encodings.idna", "difflib", "maxminddb", "pcapy")
+
+
+def reachable(user: User | None) -> bool:
+    """Can code still be read once the privileges are dropped? A child process tries it out."""
+    child = os.fork()
+    if child:
+        # a failure is no news, and neither is how the child ended
+        return os.waitpid(child, 0)[1] == 0
+    try:
+        signal.alarm(10)
+        drop(user)
+        for module in (os, netprobe, importlib.import_module("uvicorn")):
+            _look_at(module)
+        os._exit(0)
+    except BaseException:
+        os._exit(1)
+
+
+def _look_at(module: ModuleType) -> None:
+    path = Path(module.__file__ or "/")
+    with path.open("rb"):
+        next(path.parent.iterdir())
+
+
+def load_everything() -> None:
+    """Import what is otherwise imported at first use. What is not installed is not needed."""
+    names = [*LATE]
+    for part in PARTS:
+        package = importlib.import_module(f"netprobe.{part}")
+        names += _modules(package)
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as problem:
+            LOG.debug("not loaded: %s", problem)
+    from netprobe._core.suffix import public_suffixes
+
+    public_suffixes()
+
+
+def _modules(package: ModuleType) -> list[str]:
+    found = []
+    for _, name, is_package in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        found.append(name)
+        if is_package:
+            found += _modules(importlib.import_module(name))
+    return found
