@@ -10,3 +10,5 @@ class PacketSource:
         """Empty while reading, else clean, cut, damaged or io."""
     @property
     def error_text(self) -> str: ...
+    def read(self) -> list[tuple[int, bytes, int, int, int]]:
+        """The next batch as (ns, bytes, original length, link type, interface); [] when there is none now."""

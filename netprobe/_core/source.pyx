@@ -1,4 +1,5 @@
 """The base of every source, itself one that is at its end."""
+from cpython.exc cimport PyErr_CheckSignals
 from libc.string cimport strerror
 
 ENDINGS = {
@@ -33,3 +34,23 @@ cdef class PacketSource:
     @property
     def error_text(self):
         return strerror(self.error).decode() if self.error else ""
+
+    def read(self):
+        """The next batch as [(ns, bytes, original length, link type, interface)]; [] when there is none now.
+
+        For looking and for tests: an object for each packet, and a copy of it.
+        """
+        cdef Batch b
+        cdef uint32_t i
+        b.block = NULL
+        with nogil:
+            self.next_batch(&b)
+        try:
+            PyErr_CheckSignals()
+            return [
+                (b.raw[i].ts, bytes(b.raw[i].data[:b.raw[i].caplen]), b.raw[i].wirelen, b.raw[i].linktype,
+                 b.raw[i].interface)
+                for i in range(b.n)
+            ]
+        finally:
+            self.release(&b)

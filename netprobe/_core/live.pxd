@@ -1,0 +1,36 @@
+"""What the sources of live packets share: waiting, waking, closing, the state of the interface, filters."""
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from netprobe._core.source cimport Batch, PacketSource
+
+cdef extern from "poll.h":
+    cdef struct pollfd:
+        int fd
+        short events
+        short revents
+
+cdef enum:
+    STATE_UP = 0
+    STATE_DOWN = 1
+    STATE_GONE = 2
+
+cdef enum:
+    # which packets the core filters itself
+    CORE_NONE = 0
+    CORE_TAGGED = 1              # those whose VLAN tag the kernel had taken out before its filter
+    CORE_ALL = 2
+
+cdef int64_t clock_ms() noexcept nogil
+
+cdef class LiveSource(PacketSource):
+    cdef readonly int timeout_ms
+    cdef readonly uint32_t snaplen
+    cdef readonly int linktype   # LINKTYPE_*; -1: not known (gone, or `any`)
+    cdef uint32_t state_         # STATE_*, atomic
+    cdef uint32_t inside         # atomic: somebody is in next_batch or tears down
+    cdef uint32_t closing        # atomic
+    cdef int event               # eventfd
+    cdef uint64_t batches
+    cdef int wait(self, int fd, int ms) noexcept nogil
+    cdef int next_inside(self, Batch *b) noexcept nogil
+    cdef void shut(self) noexcept nogil

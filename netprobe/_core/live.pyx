@@ -1,0 +1,108 @@
+"""Waiting with a time limit, being woken, and being closed by another thread."""
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from posix.unistd cimport close, read, usleep, write
+
+from netprobe._core.atomic cimport np_load, np_store, np_swap
+from netprobe._core.source cimport END_CLEAN, Batch
+
+cdef extern from "poll.h" nogil:
+    int poll(pollfd *, unsigned long, int)
+    enum:
+        POLLIN
+        POLLERR
+        POLLHUP
+        POLLNVAL
+
+cdef extern from "sys/eventfd.h" nogil:
+    int eventfd(unsigned int, int)
+    enum:
+        EFD_CLOEXEC
+        EFD_NONBLOCK
+
+STATES = ("up", "down", "gone")
+
+
+cdef int64_t clock_ms() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    return <int64_t>t.tv_sec * 1000 + t.tv_nsec // 1000000
+
+
+cdef class LiveSource(PacketSource):
+    """A source that never ends by itself: next_batch waits up to `timeout_ms`, then says `silent`."""
+
+    def __cinit__(self, *args, **more):
+        self.linktype = -1
+        self.event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+        if self.event < 0:
+            raise OSError("no eventfd")
+
+    def __dealloc__(self):
+        if self.event >= 0:
+            close(self.event)
+
+    @property
+    def state(self):
+        """up, down (the interface is there) or gone (it is not; reading goes on when it comes back)."""
+        return STATES[np_load(&self.state_)]
+
+    def wake(self):
+        """Have next_batch return soon, from any thread."""
+        cdef uint64_t one = 1
+        write(self.event, &one, sizeof(one))
+
+    def close(self):
+        """End the source, from any thread. Batches that somebody holds stay readable until they are released."""
+        if np_swap(&self.closing, 1):
+            return
+        self.wake()
+        with nogil:
+            while np_swap(&self.inside, 1):
+                usleep(100)
+            self.shut()
+            self.ended = END_CLEAN
+            np_store(&self.inside, 0)
+
+    cdef int next_batch(self, Batch *b) noexcept nogil:
+        cdef int n = 0
+        b.n = 0
+        b.block = NULL
+        if np_swap(&self.inside, 1):
+            self.silent = 1          # being closed, or two readers at once, which there must not be
+            return 0
+        if not self.ended and not np_load(&self.closing):
+            self.silent = 0
+            n = self.next_inside(b)
+            if n:
+                b.n = <uint32_t>n
+                self.batches += 1
+                b.number = self.batches
+            else:
+                self.silent = 1
+        np_store(&self.inside, 0)
+        return n
+
+    cdef int wait(self, int fd, int ms) noexcept nogil:
+        """Until fd (none: -1) is readable (1), has an error (-1), somebody calls wake (2), or time is up (0)."""
+        cdef pollfd fds[2]
+        cdef uint64_t count
+        fds[0].fd = self.event
+        fds[0].events = POLLIN
+        fds[1].fd = fd
+        fds[1].events = POLLIN
+        fds[1].revents = 0
+        if poll(fds, 2, ms) <= 0:
+            return 0
+        if fds[0].revents:
+            read(self.event, &count, sizeof(count))
+            return 2
+        if fds[1].revents & (POLLERR | POLLHUP | POLLNVAL):
+            return -1
+        return 1
+
+    cdef int next_inside(self, Batch *b) noexcept nogil:
+        return 0
+
+    cdef void shut(self) noexcept nogil:
+        pass

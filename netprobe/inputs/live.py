@@ -1,0 +1,214 @@
+"""Live capture: an interface opened, what was lost on it, and what it says when that fails.
+
+``af_packet`` reads a ring that the kernel fills (Linux); ``libpcap`` reads by way of pcapy-ng, slower and
+wherever that works. Both deliver the same packets: loopback's once, VLAN tags in place, original lengths,
+nothing before the filter is in force.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from typing import Literal, NamedTuple, Self
+
+from netprobe._core.live import LiveSource
+from netprobe.errors import ConfigError, InputError
+from netprobe.inputs.interfaces import (
+    ANY,
+    Interface,
+    Netlink,
+    interface_hosts,
+    list_interfaces,
+    resolve_interface,
+)
+from netprobe.inputs.live_filter import live_filters, netmask_of
+
+__all__ = [
+    "FANOUT_MODES",
+    "SNAPLEN",
+    "SOURCES",
+    "Fanout",
+    "Interface",
+    "LiveCapture",
+    "interface_hosts",
+    "list_interfaces",
+    "open_live",
+    "resolve_interface",
+]
+
+SNAPLEN = 262144
+SOURCES = ("af_packet", "libpcap")
+BLOCK_BYTES = 1 << 19  # a packet of 64 KiB fits eight times
+RETIRE_MS = 20  # the kernel hands over a block that is not full
+FANOUT_MODES = {"hash": 0, "lb": 1, "cpu": 2}
+_ROLLOVER, _DEFRAG = 0x1000, 0x8000
+_DENIED = (errno.EPERM, errno.EACCES)
+
+
+class Fanout(NamedTuple):
+    """Sharing an interface's packets with other processes: all members of a group say the same.
+
+    `mode`: hash (a flow stays with one member), lb (in turn), cpu (that received it). `rollover`: what finds
+    its member's ring full goes to another one. `defrag`: the kernel puts IPv4 fragments together before it
+    chooses.
+    """
+
+    group: int
+    mode: str = "hash"
+    rollover: bool = False
+    defrag: bool = False
+
+    @property
+    def option(self) -> int:
+        """What PACKET_FANOUT takes."""
+        if self.mode not in FANOUT_MODES:
+            raise ConfigError(f"fanout mode {self.mode!r}: expected {', '.join(FANOUT_MODES)}")
+        if not 0 <= self.group <= 0xFFFF:
+            raise ConfigError(f"fanout group {self.group}: expected 0 to 65535")
+        flags = _ROLLOVER * self.rollover | _DEFRAG * self.defrag
+        return self.group | (FANOUT_MODES[self.mode] | flags) << 16
+
+
+class LiveCapture:
+    """An interface being captured. `source` is for the core, and read by one thread; close it in the end."""
+
+    def __init__(self, iface: str, source: LiveSource) -> None:
+        self.iface = iface
+        self.source = source
+        # in the interface's network namespace, for as long as the capture lasts
+        self._kernel = Netlink() if sys.platform == "linux" else None
+        self._if_last = self._if_now()
+        self._if_drops = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def linktype(self) -> int:
+        """LINKTYPE_ of its packets; -1 where each packet has its own (`any`)."""
+        return self.source.linktype
+
+    @property
+    def state(self) -> Literal["up", "down", "gone"]:
+        """down: switched off; gone: vanished. Capture goes on by itself when it is back."""
+        return self.source.state
+
+    def drops(self) -> dict[str, int]:
+        """Packets since the start, by what became of them.
+
+        received: handed to the reader, or about to be. os_drops: the kernel had no room. if_drops: the
+        network card or its driver had none. ring_losses: handed over, but never read. received + os_drops
+        passed the filter.
+        """
+        counters = self.source.counters()
+        now = self._if_now()
+        # an interface that came back counts from zero
+        self._if_drops += now - self._if_last if now >= self._if_last else now
+        self._if_last = now
+        return {
+            "received": counters["received"],
+            "os_drops": counters["dropped"],
+            "if_drops": self._if_drops,
+            "ring_losses": counters["lost"],
+        }
+
+    def wake(self) -> None:
+        """Have the reading thread come back soon."""
+        self.source.wake()
+
+    def close(self) -> None:
+        """End the capture, from any thread; its reader sees the end at once."""
+        self.source.close()
+        if self._kernel is not None:
+            self._kernel.close()
+            self._kernel = None
+
+    def _if_now(self) -> int:
+        if self._kernel is None:
+            return self._if_last
+        with contextlib.suppress(OSError):
+            return sum(link.dropped for link in self._kernel.links() if self.iface in (link.name, ANY))
+        return self._if_last
+
+
+def open_live(
+    iface: str,
+    *,
+    source: str = "af_packet",
+    filter: str | None = None,
+    snaplen: int = SNAPLEN,
+    promisc: bool = True,
+    ring_mb: int = 32,
+    fanout: Fanout | tuple[int, str] | None = None,
+    timeout_ms: int = 100,
+) -> LiveCapture:
+    """Capture an interface: a name, an address that it has, ``auto``, or ``any`` for all at once.
+
+    `filter`: a tcpdump expression. `snaplen`: bytes kept of each packet; lengths are the original ones all
+    the same. `ring_mb`: the kernel's buffer in MiB. `timeout_ms`: the longest that a silent wire keeps the
+    reading thread. InputError, in one line: no such interface (and which there are), no permission (and what
+    is needed), or what else failed. ConfigError: a filter or a value that cannot be.
+    """
+    if source not in SOURCES:
+        raise ConfigError(f"capture source {source!r}: expected {' or '.join(SOURCES)}")
+    if not 1 <= snaplen <= SNAPLEN:
+        raise ConfigError(f"snaplen {snaplen}: expected 1 to {SNAPLEN} bytes")
+    if not 1 <= ring_mb <= 2048:
+        raise ConfigError(f"ring of {ring_mb} MiB: expected 1 to 2048")
+    if not 1 <= timeout_ms <= 60000:
+        raise ConfigError(f"time-out of {timeout_ms} ms: expected 1 to 60000")
+    sharing = Fanout(*fanout) if fanout is not None else None
+    if sys.platform != "linux":
+        raise InputError(f"{source}: live capture needs Linux")
+    name = resolve_interface(iface)
+    filters = live_filters(filter, snaplen, netmask_of(interface_hosts(name)) if filter else 0)
+    opened: LiveSource
+    if source == "libpcap":
+        raise InputError("libpcap: not built yet")
+    from netprobe._core.ring import Ring
+
+    opened = ring = Ring(
+        name,
+        filters=filters,
+        snaplen=snaplen,
+        promisc=promisc,
+        n_blocks=max(2, (ring_mb << 20) // BLOCK_BYTES),
+        block_bytes=BLOCK_BYTES,
+        retire_ms=RETIRE_MS,
+        timeout_ms=timeout_ms,
+        fanout=sharing.option if sharing else -1,
+    )
+    try:
+        ring.open()
+    except OSError as problem:
+        raise _explain(name, ring.where, problem, ring_mb, sharing) from None
+    return LiveCapture(name, opened)
+
+
+def _explain(name: str, step: str, problem: OSError, ring_mb: int, sharing: Fanout | None) -> InputError:
+    code = problem.errno
+    said = os.strerror(code) if code else str(problem)
+    if code in _DENIED and step == "socket":
+        return InputError(
+            f"{name}: no permission to capture; it takes root, or CAP_NET_RAW and CAP_NET_ADMIN"
+        )
+    if step == "device":
+        return InputError(f"no such interface: {name!r}")
+    if step in ("ring", "map"):
+        return InputError(f"{name}: no ring buffer of {ring_mb} MiB: {said}; a smaller one may do")
+    if step == "fanout" and sharing is not None:
+        return InputError(
+            f"{name}: cannot join fanout group {sharing.group} ({sharing.mode}): {said}; all members"
+            " of a group capture the same interface in the same mode"
+        )
+    doing = {
+        "filter": "set the filter",
+        "promisc": "switch to promiscuous mode",
+        "bind": "bind to the interface",
+    }
+    return InputError(f"{name}: cannot {doing.get(step, 'capture')}: {said}")

@@ -1,0 +1,94 @@
+"""Capture filters of live interfaces: what the kernel runs, what the core runs, and how the two agree.
+
+A program in the kernel sees a frame whose outermost VLAN tag was taken out. Replayed from a file the same
+frame has it, and live counters must equal those of the file. So a frame that had a tag is let through, gets
+it back, and is judged by the core with the same program; all others are judged in the kernel.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Sequence
+
+from netprobe._core.bpf import BpfProgram
+from netprobe.errors import ConfigError
+from netprobe.filters import UNKNOWN_NETMASK
+from netprobe.linktypes import compiler_number, name_of
+
+__all__ = ["CORE_ALL", "CORE_NONE", "CORE_TAGGED", "live_filters", "netmask_of"]
+
+CORE_NONE, CORE_TAGGED, CORE_ALL = range(3)  # live.pxd
+
+Rows = list[tuple[int, int, int, int]]
+EVERYTHING = 0x40000
+MARGIN = 64  # a tag or a cooked header more than what the kernel cuts; the core cuts to the byte
+
+_ETHERNET, _COOKED = 1, 113
+_LOAD, _EQUAL, _RETURN = 0x20, 0x15, 0x06
+_LOADS = (0x20, 0x28, 0x30)
+# what a program may ask of the kernel beside the packet (linux/filter.h, SKF_AD_*)
+_ASIDE = 0xFFFFF000
+_PACKET_TYPE, _HARDWARE, _TAG_PRESENT = _ASIDE + 4, _ASIDE + 28, _ASIDE + 48
+_OUTGOING, _LOOPBACK = 4, 772
+
+_TAGGED_PASS: Rows = [(_LOAD, 0, 0, _TAG_PRESENT), (_EQUAL, 1, 0, 0), (_RETURN, 0, 0, EVERYTHING)]
+_NO_COPIES: Rows = [
+    (_LOAD, 0, 0, _PACKET_TYPE),
+    (_EQUAL, 0, 3, _OUTGOING),
+    (_LOAD, 0, 0, _HARDWARE),
+    (_EQUAL, 0, 1, _LOOPBACK),
+    (_RETURN, 0, 0, 0),
+]
+
+
+def live_filters(
+    expression: str | None, snaplen: int = EVERYTHING, netmask: int = UNKNOWN_NETMASK
+) -> Callable[[int], tuple[Rows, BpfProgram | None, int]]:
+    """link type -> (rows for the kernel, program for the core, which packets the core judges), for a Ring.
+
+    Link type -1 is what `any` has in the kernel: all kinds of frames, so that only the core can judge. The
+    function raises ConfigError for an expression that is wrong or means nothing for the link type.
+    """
+    cut = min(snaplen + MARGIN, EVERYTHING)
+
+    def filters(linktype: int) -> tuple[Rows, BpfProgram | None, int]:
+        if linktype == -1:
+            return [*_NO_COPIES, (_RETURN, 0, 0, cut)], None, CORE_ALL if expression else CORE_NONE
+        if not expression:
+            return [(_RETURN, 0, 0, cut)], None, CORE_NONE
+        rows = compile_rows(expression, linktype, cut, netmask)
+        if any(code in _LOADS and k & 0xFFFFFFFF >= _ASIDE for code, _, _, k in rows):
+            if linktype == _COOKED:
+                raise ConfigError(f"filter {expression!r}: direction cannot be told on {name_of(linktype)}")
+            return rows, None, CORE_NONE  # direction: the kernel alone knows
+        program = BpfProgram(rows, linktype)
+        if linktype == _ETHERNET:
+            return _TAGGED_PASS + rows, program, CORE_TAGGED
+        if linktype == _COOKED:
+            return (
+                [(_RETURN, 0, 0, cut)],
+                program,
+                CORE_ALL,
+            )  # the kernel does not see the header that we write
+        return rows, program, CORE_NONE
+
+    return filters
+
+
+def compile_rows(expression: str, linktype: int, snaplen: int, netmask: int) -> Rows:
+    """The instructions of a tcpdump expression; ConfigError says what is wrong with it."""
+    import pcapy  # lazily: it loads libpcap
+
+    try:
+        return list(pcapy.compile(compiler_number(linktype), snaplen, expression, 1, netmask).get_bpf())
+    except pcapy.PcapError as error:
+        raise ConfigError(f"filter {expression!r} for {name_of(linktype)}: {error}") from None
+
+
+def netmask_of(hosts: Sequence[str]) -> int:
+    """The netmask of the first IPv4 address, for `ip broadcast`."""
+    for host in hosts:
+        if ":" not in host:
+            packed = ipaddress.IPv4Interface(host).netmask.packed
+            return int.from_bytes(packed, "big")
+    return UNKNOWN_NETMASK
