@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from netprobe.columns import PacketChunk, packets
     from netprobe.errors import ConfigError, InputError, NetprobeError
     from netprobe.flow_columns import FlowChunk, flows
+    from netprobe.live_summary import live
     from netprobe.sketches import Cardinality, Counter, Histogram, Quantiles, Rate, TopN
     from netprobe.summary import Progress, Summary, merge, summarize
 
@@ -38,6 +39,7 @@ _HOME = {
     "Summary": "summary",
     "TopN": "sketches",
     "flows": "flow_columns",
+    "live": "live_summary",
     "merge": "summary",
     "packets": "columns",
     "summarize": "summary",
@@ -60,6 +62,7 @@ __all__ = [
     "TopN",
     "__version__",
     "flows",
+    "live",
     "merge",
     "packets",
     "summarize",

@@ -175,14 +175,14 @@ def summarize(
     if not 1 <= deep_sample_rate <= 100:
         raise ConfigError(f"deep_sample_rate: {deep_sample_rate}, expected 1 to 100")
     if geo is None and (geo_city or geo_asn):
-        geo = _open_geo(geo_city, geo_asn)
+        geo = open_geo(geo_city, geo_asn)
     specs = parse_handlers(DEFAULT_HANDLERS if handlers is None else handlers)
     if len(specs) > MAX_HANDLERS:
         raise ConfigError(f"handlers: {len(specs)} of them, expected at most {MAX_HANDLERS}")
     defaults = {"num_periods": periods, "deep_sample_rate": deep_sample_rate}
     configs = [spec.resolve(window_config=window_config, defaults=defaults) for spec in specs]
-    periods = _shared("num_periods", configs)
-    deep_sample_rate = _shared("deep_sample_rate", configs)
+    periods = shared_setting("num_periods", configs)
+    deep_sample_rate = shared_setting("deep_sample_rate", configs)
     shards = [accumulators(specs, configs, geo) for _ in range(workers)]
     run = _Run(
         Engine(
@@ -281,13 +281,13 @@ class _Run:
         self.engine.check()
 
 
-def _open_geo(city: PathLike | None, asn: PathLike | None) -> GeoNames:
+def open_geo(city: PathLike | None, asn: PathLike | None) -> GeoNames:
     from netprobe.geo import GeoAsn, GeoCity, GeoNames
 
     return GeoNames(GeoCity(city) if city else None, GeoAsn(asn) if asn else None)
 
 
-def _shared(key: str, configs: Sequence[HandlerConfig]) -> int:
+def shared_setting(key: str, configs: Sequence[HandlerConfig]) -> int:
     """A setting that is one for all handlers: one clock and one draw serve the whole input."""
     values: list[int] = sorted({getattr(config, key) for config in configs})
     if len(values) > 1:

@@ -27,6 +27,8 @@ STREAM_LIMIT = 300_000
 RESOURCES = "input_resources"
 # a storm of readers copies an open bucket no more often than this, in seconds
 FRESH = 0.1
+# and keeps its copies no longer than this after the last look
+KEEP = 5.0
 # where a handler counts its events, the sampled ones, and their rate (metrics spec 2.7)
 EVENT_COUNTERS = {
     ("net", "1.0"): ("events", "deep_samples", "rates.pps_events"),
@@ -153,6 +155,18 @@ class HandlerSet:
             return {}
         return {**engine.stats()["losses"], **handler_losses([self._accumulators])}
 
+    def forget(self) -> None:
+        """Let go of copies that were made for readers and are out of date."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            now = time.monotonic()
+            if self._view is not None and now - self._view.taken > KEEP:
+                self._view = None
+                self._past.clear()
+        finally:
+            self._lock.release()
+
     # --- reading ---
 
     def accumulated(self) -> int:
@@ -175,7 +189,7 @@ class HandlerSet:
         for index, blocks in enumerate(self._merge(view, len(periods))):
             windows = [self._window(index, period) for period in periods]
             whole = merged(windows, blocks)
-            if not whole.recorded:
+            if not whole.recorded and periods[0].end is None:
                 # a merged window reaches to now, and is never read-only (metrics spec 2.5)
                 whole = _until(whole, self._now())
             found.append(whole)

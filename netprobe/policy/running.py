@@ -99,8 +99,8 @@ class InputStream:
             self._use(opened)
             self._thread = threading.Thread(target=self._run, name=f"input-{self.name}"[:15], daemon=True)
             self._thread.start()
-            if opened.drops is not None:
-                threading.Thread(target=self._tick, name="drops", daemon=True).start()
+            if not self.recorded:
+                threading.Thread(target=self._tick, name="input-tick", daemon=True).start()
 
     def stop(self) -> None:
         """End the capture; handler sets that are still attached close their open buckets."""
@@ -109,6 +109,7 @@ class InputStream:
             self._feed.stop()
             if self._thread is not None:
                 self._thread.join()
+            self._read_drops()
             with self._drops_lock:
                 opened, self._opened = self._opened, None
             if opened is not None:
@@ -189,7 +190,7 @@ class InputStream:
     def _reopen(self, gone: Opened) -> bool:
         """A device has vanished: policies go on by the clock until it is back. False: stopped meanwhile."""
         LOG.warning(
-            "input %s: interface %s: %s; waiting for it",
+            "input %s: %s: %s; waiting for it",
             self.name,
             gone.iface,
             gone.source.error_text or "is gone",
@@ -215,8 +216,18 @@ class InputStream:
     # --- drops ---
 
     def _tick(self) -> None:
+        """Once a second: drops, the state of the interface, copies that nobody needs any more."""
+        state = "up"
         while not self._stop.wait(TICK_SECONDS):
             self._read_drops()
+            for one in list(self._sets):
+                one.forget()
+            with self._drops_lock:
+                opened = self._opened
+                now = opened.state() if opened is not None and opened.state is not None else state
+            if now != state:
+                LOG.warning("input %s: interface %s is %s", self.name, self.iface, now)
+                state = now
 
     def _read_drops(self) -> None:
         """Tell the pcap handlers what the capture has lost so far."""
