@@ -73,6 +73,8 @@ class GuardedProtocol(H11Protocol):
 
     def __init__(self, *args: Any, **keys: Any) -> None:
         super().__init__(*args, **keys)
+        # the app has its own line for each request
+        self.access_log = False
         self._timer: asyncio.TimerHandle | None = None
         self._placed = False
         self._in_request = False

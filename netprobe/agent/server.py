@@ -98,6 +98,10 @@ class Server:
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
         self._uvicorn = _Uvicorn(config, self, places)
+        chatter = logging.getLogger("uvicorn.error")
+        if chatter.level == logging.NOTSET:
+            # its starting and ending are no news: that is said here
+            chatter.setLevel(logging.WARNING)
         try:
             with asyncio.Runner() as runner:
                 runner.run(self._serve())
