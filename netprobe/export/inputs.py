@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -16,6 +17,8 @@ __all__ = ["FileInput", "Input", "LiveInput", "check_interface", "filter_compile
 
 #: upstream asks libpcap for 100,000,000 bytes
 RING_MB = 96
+
+LOG = logging.getLogger("kprobe")
 
 Compiler = Callable[[int], Any]
 
@@ -117,7 +120,7 @@ def check_interface(name: str) -> None:
     """InputError in kprobe's words for an interface that is not there (kprobe.md 1.4)."""
     from netprobe.inputs.live import list_interfaces
 
-    known = list_interfaces()
+    known = [interface.name for interface in list_interfaces()]
     if name not in known:
         raise InputError(f"unsupported interface {name}, there are: {', '.join(known)}")
 
@@ -138,18 +141,21 @@ class LiveInput:
         snaplen: int,
         fanout: tuple[int, str] | None = None,
     ) -> None:
-        from netprobe.inputs.live import open_live
-        from netprobe.kentik.interfaces import Interface
+        from netprobe.inputs.live import FANOUT_MODES, list_interfaces, open_live
 
         self.name = interface
-        known = Interface.of_system(interface)
-        # on loopback both ends are zero: everything comes in (3.4)
-        loopback = any(address.is_loopback for address in known.addresses)
-        self.mac = bytes(6) if known.mac is None and loopback else known.mac
+        known = {each.name: each for each in list_interfaces()}.get(interface)
+        # 3.4: without a MAC there is no direction; loopback has one of zeros, and everything comes in
+        has_mac = known is not None and len(known.mac) == 6 and (any(known.mac) or known.loopback)
+        self.mac = known.mac if known is not None and has_mac else None
         self._capture = open_live(
             interface, filter=filter or None, snaplen=snaplen, promisc=promisc, ring_mb=RING_MB, fanout=fanout
         )
         self.source: Any = self._capture.source
+        LOG.debug("interface: %s", known)
+        if fanout is not None:
+            LOG.info("%s: joined fanout group %d, mode %d", interface, fanout[0], FANOUT_MODES[fanout[1]])
+        LOG.info("%s: capturing", interface)
 
     @property
     def state(self) -> str:

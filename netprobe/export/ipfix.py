@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from netprobe.export.batch import TO_HOSTS, ExportError, FlowBatch
+from netprobe.export.sinks import Sink
 from netprobe.flow_columns import REASONS
 
 __all__ = ["IpfixSink"]
@@ -66,7 +67,7 @@ TEMPLATES = {
 END_REASONS = {"idle": 1, "active": 2, "schedule": 2, "decoded": 2, "evicted": 5, "end": 4}
 
 
-class IpfixSink:
+class IpfixSink(Sink[FlowBatch]):
     """Sends to `host`, `port`. ExportError: no such host, or the system refuses to send."""
 
     def __init__(self, host: str, port: int) -> None:
@@ -96,14 +97,8 @@ class IpfixSink:
             for at in range(0, len(packed), per_message):
                 self._data(template, packed[at : at + per_message])
 
-    def idle(self) -> None:
-        pass
-
     def close(self, limit_s: float | None) -> None:
         self._socket.close()
-
-    def abort(self) -> None:
-        pass
 
     def _data(self, template: _Template, records: list[bytes]) -> None:
         now = time.monotonic()

@@ -10,7 +10,7 @@ from json.encoder import encode_basestring
 from socket import AF_INET, AF_INET6, inet_ntop
 
 from netprobe.export.batch import FlowBatch
-from netprobe.export.sinks import LineFile
+from netprobe.export.sinks import LineFile, Sink
 from netprobe.flow_schema import SCHEMA
 
 __all__ = ["JsonlSink"]
@@ -26,7 +26,7 @@ TEMPLATE = (
 )
 
 
-class JsonlSink:
+class JsonlSink(Sink[FlowBatch]):
     """Writes to a file, `-` for standard output. ExportError: it cannot be opened or written."""
 
     def __init__(self, path: str = "-") -> None:
@@ -48,9 +48,6 @@ class JsonlSink:
         columns.append(decoded(batch))
         text = "".join(map(TEMPLATE.__mod__, zip(*columns, strict=True)))
         self._file.put(text.encode())
-
-    def idle(self) -> None:
-        pass
 
     def close(self, limit_s: float | None) -> None:
         self._file.close()

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import threading
 from array import array
 
 from netprobe.export.batch import TO_HOSTS, ExportError, FlowBatch
+from netprobe.export.sinks import Sink
 from netprobe.kentik import Client, Field, Records
 
-__all__ = ["CLOSE_S", "Errors", "KentikSink", "to_records"]
+__all__ = ["CLOSE_S", "Errors", "KentikSink", "spread_packets", "to_records"]
+
+LOG = logging.getLogger("kprobe")
 
 MAC_BYTES = 6
+ADDRESS_BYTES = 16
+COUNTERS = ("in_pkts", "in_bytes", "out_pkts", "out_bytes")
 #: for the end of a replay, beside the time that the device's rate limit asks for
 CLOSE_S = 30.0
 
@@ -92,6 +99,53 @@ def decoded(batch: FlowBatch) -> dict[str, Field]:
     return fields
 
 
+def spread_packets(batch: FlowBatch) -> tuple[FlowBatch, list[tuple[int, int]] | None]:
+    """Packets for messages that have none of their own: Kentik takes no records without packets.
+
+    Of several messages in one segment only the first comes with the packets that were counted. Each other one
+    gets one of them, from a record of the same flow that can spare it. Sums stay what they were. Where there
+    is none to spare the record is left out: the ranges of the others are the second result (None: all).
+    """
+    counts = [a + b for a, b in zip(batch.numbers("in_pkts"), batch.numbers("out_pkts"), strict=True)]
+    empty = [i for i, count in enumerate(counts) if count == 0]
+    if not empty:
+        return batch, None
+    keys = list(
+        zip(
+            *(batch.numbers(name) for name in ("proto", "sport", "dport", "direction", "l3")),
+            batch.pieces("src", ADDRESS_BYTES),
+            batch.pieces("dst", ADDRESS_BYTES),
+            strict=True,
+        )
+    )
+    poor = {keys[i] for i in empty}
+    rich: dict[tuple[object, ...], list[int]] = {}
+    for i, key in enumerate(keys):
+        if counts[i] > 1 and key in poor:
+            rich.setdefault(key, []).append(i)
+    columns = {name: array("Q", batch.numbers(name)) for name in COUNTERS}
+    left_out = []
+    for i in empty:
+        donors = rich.get(keys[i], [])
+        while donors and counts[donors[-1]] < 2:
+            donors.pop()
+        if not donors:
+            left_out.append(i)
+            continue
+        donor = donors[-1]
+        side = "in" if columns["in_pkts"][donor] else "out"
+        pkts, size = columns[f"{side}_pkts"], columns[f"{side}_bytes"]
+        share = size[donor] // pkts[donor]
+        pkts[donor] -= 1
+        size[donor] -= share
+        pkts[i], size[i] = 1, share
+        counts[donor] -= 1
+    views = {name: memoryview(values) for name, values in columns.items()}
+    ends = [-1, *left_out, batch.rows]
+    ranges = [(a + 1, b) for a, b in itertools.pairwise(ends) if a + 1 < b]
+    return FlowBatch(batch.rows, {**batch.columns, **views}, batch.apps), ranges if left_out else None
+
+
 class Errors:
     """Shows a client's errors on standard output, like upstream. ExportError: the program must end."""
 
@@ -105,7 +159,7 @@ class Errors:
             raise ExportError(self._client.fatal)
 
 
-class KentikSink:
+class KentikSink(Sink[FlowBatch]):
     """Gives records to a client: of a replay no faster than the device's limit takes them. Live, what is
     above the limit is dropped, and what gets through is scaled to stand for it.
 
@@ -117,18 +171,23 @@ class KentikSink:
         self._live = live
         self._stopping = threading.Event()
         self._errors = Errors(client)
+        #: messages without packets, see spread_packets
+        self.left_out = 0
 
     def write(self, batch: FlowBatch) -> None:
         client = self._client
         self._errors.show()
+        batch, ranges = spread_packets(batch)
+        rows = batch.rows if ranges is None else sum(stop - start for start, stop in ranges)
+        self.left_out += batch.rows - rows
         if self._live:
-            client.send(to_records(batch))
+            client.send(to_records(batch), ranges=ranges)
             return
         if client.device.max_flow_rate < 1:
             raise ExportError("the device's flow limit is 0, Kentik would take nothing")
         # a record for which there is no room in time would be dropped
-        wait_s = batch.rows / client.device.max_flow_rate + CLOSE_S
-        if client.send(to_records(batch), wait_s) < batch.rows and not self._stopping.is_set():
+        wait_s = rows / client.device.max_flow_rate + CLOSE_S
+        if client.send(to_records(batch), wait_s, ranges) < rows and not self._stopping.is_set():
             raise ExportError("the queue to Kentik did not empty in time")
 
     def idle(self) -> None:
@@ -141,11 +200,16 @@ class KentikSink:
         complete = client.stop(limit_s)
         stats = client.stats()
         self._errors.show()
+        if self.left_out:
+            LOG.info("%d messages had no packets of their own and were not sent", self.left_out)
         if not complete or stats.failed or (stats.dropped and not self._live):
             raise ExportError(
                 f"of {stats.handed_over} records {stats.posted} were sent, {stats.failed} failed, "
                 f"{stats.dropped} were dropped, {stats.waiting} were left"
             )
+
+    def lost(self, rows: int) -> None:
+        self._client.flows.lost(rows)
 
     def abort(self) -> None:
         self._stopping.set()

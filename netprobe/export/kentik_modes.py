@@ -8,6 +8,7 @@ import time
 from netprobe.export.batch import ExportError
 from netprobe.export.kentik import CLOSE_S, Errors
 from netprobe.export.modes import ModeBatch, address_text
+from netprobe.export.sinks import Sink
 from netprobe.kentik import Client
 from netprobe.kentik.dns import DnsResponse
 
@@ -19,7 +20,7 @@ WAIT_S = 30.0
 LOOK_S = 0.02
 
 
-class _Sink:
+class _Sink(Sink[ModeBatch]):
     """What both do: wait for room in a replay, drop live; say at the end what did not arrive."""
 
     what = ""

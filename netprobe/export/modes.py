@@ -11,7 +11,7 @@ from netprobe._core.mode_reader import ModeReader, dns_rows, radius_rows
 from netprobe.errors import ConfigError
 from netprobe.export.inputs import Input
 from netprobe.export.runs import LIVE_S, Stopping, lost_text
-from netprobe.export.sinks import LineFile
+from netprobe.export.sinks import LineFile, Sink
 
 __all__ = ["DNS_PORTS", "JsonLines", "Mode", "ModeBatch", "ModeRun", "ParquetRows", "live_filter"]
 
@@ -117,7 +117,7 @@ def documents(batch: ModeBatch) -> Iterator[dict[str, Any]]:
         }
 
 
-class JsonLines:
+class JsonLines(Sink[ModeBatch]):
     """One object per answer or binding. ExportError: the file cannot be written."""
 
     def __init__(self, path: str = "-") -> None:
@@ -128,17 +128,11 @@ class JsonLines:
         if lines:
             self._file.put(("\n".join(lines) + "\n").encode(errors="replace"))
 
-    def idle(self) -> None:
-        pass
-
     def close(self, limit_s: float | None) -> None:
         self._file.close()
 
-    def abort(self) -> None:
-        pass
 
-
-class ParquetRows:
+class ParquetRows(Sink[ModeBatch]):
     """Rows as a Parquet file, in the columns of JsonLines. ConfigError: no pyarrow."""
 
     def __init__(self, path: str, mode: Mode) -> None:
@@ -166,11 +160,5 @@ class ParquetRows:
         if rows:
             self._file.add(self._arrow.RecordBatch.from_pylist(rows, schema=self._schema))
 
-    def idle(self) -> None:
-        pass
-
     def close(self, limit_s: float | None) -> None:
         self._file.close()
-
-    def abort(self) -> None:
-        pass

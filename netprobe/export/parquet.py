@@ -11,6 +11,7 @@ from typing import Any
 
 from netprobe.errors import ConfigError
 from netprobe.export.batch import ExportError, FlowBatch
+from netprobe.export.sinks import Sink
 from netprobe.flow_schema import APP_SCHEMA, SCHEMA
 
 __all__ = ["ParquetSink"]
@@ -68,7 +69,7 @@ class ParquetFile:
         return ExportError(f"{self._part}: {os.strerror(error.errno) if error.errno else error}")
 
 
-class ParquetSink:
+class ParquetSink(Sink[FlowBatch]):
     """Flow records. ConfigError: no pyarrow. ExportError: the file cannot be written."""
 
     def __init__(self, path: str, *, decoded: bool = True) -> None:
@@ -109,9 +110,6 @@ class ParquetSink:
             arrays.append(array)
         arrays += [self._decoded(batch, column.name) for column in self._apps]
         self._file.add(arrow.record_batch(arrays, schema=self._schema))
-
-    def idle(self) -> None:
-        pass
 
     def close(self, limit_s: float | None) -> None:
         self._file.close()

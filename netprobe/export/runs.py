@@ -203,7 +203,10 @@ def carry(run: Run, sink: Sink[Any] | None, stopping: Callable[[], bool]) -> Non
                 exporter.check()
             elif not exporter.offer(batch, batch.rows):
                 run.lost(batch)
+                sink.lost(batch.rows)
             watch.look()
+            if live and run.input.state == "gone":
+                run.stop()
         exporter.finish()
     except BaseException:
         exporter.abort()

@@ -6,8 +6,9 @@ import os
 import queue
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from netprobe.export.batch import ExportError
 
@@ -24,40 +25,35 @@ IDLE_S = 0.5
 STOP_S = 10.0
 
 B = TypeVar("B")
-B_in = TypeVar("B_in", contravariant=True)
 
 
-class Sink(Protocol[B_in]):
-    """Where records go. All methods but `abort` are called by one thread; ExportError ends the export."""
+class Sink(ABC, Generic[B]):
+    """Where records go. One thread calls all methods but `abort` and `lost`; ExportError ends the export."""
 
-    def write(self, batch: B_in) -> None: ...
+    @abstractmethod
+    def write(self, batch: B) -> None: ...
 
     def idle(self) -> None:
         """Called now and then while there is nothing to write."""
-        ...
 
+    @abstractmethod
     def close(self, limit_s: float | None) -> None:
         """Deliver what is buffered, within `limit_s` seconds when that is given."""
-        ...
 
     def abort(self) -> None:
         """Called by another thread: nothing must wait any more."""
-        ...
+
+    def lost(self, rows: int) -> None:
+        """Called by another thread: so many records did not find their way here."""
 
 
-class NullSink:
+class NullSink(Sink[Any]):
     """Forgets everything."""
 
-    def write(self, batch: object) -> None:
-        pass
-
-    def idle(self) -> None:
+    def write(self, batch: Any) -> None:
         pass
 
     def close(self, limit_s: float | None) -> None:
-        pass
-
-    def abort(self) -> None:
         pass
 
 

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -218,8 +218,15 @@ class Client:
             except (OSError, OverflowError) as error:
                 LOG.debug("status server: %s", error)
 
-    def send(self, records: RecordBatch, wait_s: float = 0.0) -> int:
+    def send(
+        self,
+        records: RecordBatch,
+        wait_s: float = 0.0,
+        ranges: Sequence[tuple[int, int]] | None = None,
+    ) -> int:
         """Queue flow records; returns how many found room (see FlowSender.send). ValueError for bad columns.
+
+        `ranges`: from and up to which records, for a batch of which some are not to be sent.
 
         Numbers, addresses and texts must stay as they are until they are sent. The column APP_PROTOCOL is
         filled by itself.
@@ -231,7 +238,10 @@ class Client:
             and "app_protocol" in records.columns
         ):
             fields["APP_PROTOCOL"] = Field(_as_buffer(records.columns["app_protocol"]), skip_zero=True)
-        return self.flows.send(native_batch(records, self.columns.bind(fields)), wait_s)
+        batch = native_batch(records, self.columns.bind(fields))
+        if ranges is None:
+            return self.flows.send(batch, wait_s)
+        return sum(self.flows.send(batch, wait_s, start, stop) for start, stop in ranges)
 
     def stats(self) -> FlowStats:
         return self.flows.stats()

@@ -122,18 +122,19 @@ class FlowSender:
                 self._drop(cut)
             self._room.notify_all()
 
-    def send(self, batch: Batch, wait_s: float = 0.0) -> int:
-        """Queue records; returns how many found room. The others are dropped, and counted.
+    def send(self, batch: Batch, wait_s: float = 0.0, start: int = 0, stop: int | None = None) -> int:
+        """Queue records from `start` up to `stop`; returns how many found room. The others are dropped, and
+        counted.
 
         `wait_s`: how long to wait for room: for replays, which are faster than the limit. With a limit of 0
         nothing is ever sent, and nothing is waited for.
         """
         end = time.monotonic() + wait_s
-        done = 0
+        done, last = start, batch.count if stop is None else stop
         with self._room:
-            self.taken_in.add(batch.count)
-            while done < batch.count:
-                take = min(batch.count - done, self._capacity - self._queued)
+            self.taken_in.add(last - start)
+            while done < last:
+                take = min(last - done, self._capacity - self._queued)
                 if take > 0 and not self._stopping.is_set():
                     self._waiting.append((batch, done, done + take))
                     self._queued += take
@@ -143,9 +144,15 @@ class FlowSender:
                 if left <= 0 or self._capacity == 0 or self._stopping.is_set():
                     break
                 self._room.wait(left)
-            if done < batch.count:
-                self._drop(batch.count - done)
-        return done
+            if done < last:
+                self._drop(last - done)
+        return done - start
+
+    def lost(self, records: int) -> None:
+        """Records that were lost on their way here: they count as dropped, and are corrected for (2.6)."""
+        with self._lock:
+            self.taken_in.add(records)
+            self._drop(records)
 
     def stats(self) -> FlowStats:
         with self._lock:
