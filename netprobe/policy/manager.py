@@ -117,7 +117,7 @@ class Manager:
             notes.extend(tap_notes(node))
             tap = read_tap(name, node, "file")
             if name in taps:
-                raise ExistsError(f"{node.where()}: tap {name!r} exists already ({_by(taps[name].origin)})")
+                raise ExistsError(f"{node.where()}: the name exists already ({_by(taps[name].origin)})")
             before = self._taps.get(name)
             taps[name] = before if before == tap and before is not None else tap
         policies = {name: one for name, one in self._policies.items() if one.origin != "file"}
@@ -126,7 +126,7 @@ class Manager:
             notes.extend(policy_notes(node))
             if name in policies:
                 origin = _by(policies[name].origin)
-                raise ExistsError(f"{node.where()}: policy {name!r} exists already ({origin})")
+                raise ExistsError(f"{node.where()}: the name exists already ({origin})")
             spec = read_policy(name, node, "file")
             plans[name] = spec, plan_policy(spec, taps, globals_, self._window)
         for line in notes:

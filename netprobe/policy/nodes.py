@@ -214,12 +214,19 @@ def parse(data: str | bytes, source: str = "") -> Node | None:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{_at(source)}no valid YAML: {shortened(str(error))}") from None
-    return root if root is not None else Node("null", 1)
+    if root is None:
+        # comments alone
+        root = Node("null", 1)
+        root.source = source
+    return root
 
 
 def from_python(value: Any, source: str = "") -> Node:
     """The tree of maps, lists and scalars that Python code has made; lines are not known."""
-    root = _from_python(value, 0, [0])
+    try:
+        root = _from_python(value, 0, [0])
+    except ConfigError as error:
+        raise ConfigError(f"{_at(source)}{error}") from None
     root.source = source
     return root
 

@@ -71,7 +71,9 @@ class PolicySpec:
         else:
             chosen = [tap for tap in taps.values() if self.selector.matches(tap)]
             if not chosen:
-                raise NoMatchError(NO_MATCH)
+                # over REST the text is one that clients match on
+                at = self.node.where() + ": " if self.node is not None and self.origin == "file" else ""
+                raise NoMatchError(at + NO_MATCH)
         for tap in chosen:
             if same_type(tap.input_type) != same_type(self.input_type):
                 raise self.problem(
