@@ -30,7 +30,13 @@ cdef class LiveSource(PacketSource):
     cdef uint32_t inside         # atomic: somebody is in next_batch or tears down
     cdef uint32_t closing        # atomic
     cdef int event               # eventfd
+    cdef char device[16]
+    cdef int everything          # `any`: all interfaces at once
+    cdef readonly int ifindex
+    cdef int control             # a socket for questions, of the network namespace in which the source was made
     cdef uint64_t batches
     cdef int wait(self, int fd, int ms) noexcept nogil
+    cdef int present(self) noexcept nogil
+    cdef int link_state(self) noexcept nogil
     cdef int next_inside(self, Batch *b) noexcept nogil
     cdef void shut(self) noexcept nogil

@@ -1,9 +1,15 @@
 """Waiting with a time limit, being woken, and being closed by another thread."""
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.errno cimport errno
+from libc.string cimport memcpy, memset, strerror
+from posix.ioctl cimport ioctl
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport close, read, usleep, write
 
 from netprobe._core.atomic cimport np_load, np_store, np_swap
+from netprobe._core.linux cimport (
+    AF_UNIX, IFF_UP, SIOCGIFFLAGS, SIOCGIFINDEX, SIOCGIFNAME, SOCK_CLOEXEC, SOCK_DGRAM, ifreq, socket,
+)
 from netprobe._core.source cimport END_CLEAN, Batch
 
 cdef extern from "poll.h" nogil:
@@ -32,15 +38,26 @@ cdef int64_t clock_ms() noexcept nogil:
 cdef class LiveSource(PacketSource):
     """A source that never ends by itself: next_batch waits up to `timeout_ms`, then says `silent`."""
 
-    def __cinit__(self, *args, **more):
+    def __cinit__(self, str iface not None, *args, **more):
         self.linktype = -1
+        self.event = self.control = -1
+        name = iface.encode()
+        if not 0 < len(name) < 16:
+            raise ValueError(f"{iface!r} is no name of an interface")
+        memset(self.device, 0, 16)
+        memcpy(self.device, <const char *>name, len(name))
+        self.name = iface
+        self.everything = iface == "any"
+        self.control = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)
         self.event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
-        if self.event < 0:
-            raise OSError("no eventfd")
+        if self.event < 0 or self.control < 0:
+            raise OSError(errno, strerror(errno).decode())
 
     def __dealloc__(self):
         if self.event >= 0:
             close(self.event)
+        if self.control >= 0:
+            close(self.control)
 
     @property
     def state(self):
@@ -100,6 +117,22 @@ cdef class LiveSource(PacketSource):
         if fds[1].revents & (POLLERR | POLLHUP | POLLNVAL):
             return -1
         return 1
+
+    cdef int present(self) noexcept nogil:
+        """The index of the interface that has the name now; 0: none has."""
+        cdef ifreq r
+        memset(&r, 0, sizeof(r))
+        memcpy(r.ifr_name, self.device, 16)
+        return r.ifr_ifindex if ioctl(self.control, SIOCGIFINDEX, &r) == 0 else 0
+
+    cdef int link_state(self) noexcept nogil:
+        """STATE_* of the interface that is being read: by number, for it may have got another name."""
+        cdef ifreq r
+        memset(&r, 0, sizeof(r))
+        r.ifr_ifindex = self.ifindex
+        if ioctl(self.control, SIOCGIFNAME, &r) < 0 or ioctl(self.control, SIOCGIFFLAGS, &r) < 0:
+            return STATE_GONE
+        return STATE_UP if r.ifr_flags & IFF_UP else STATE_DOWN
 
     cdef int next_inside(self, Batch *b) noexcept nogil:
         return 0

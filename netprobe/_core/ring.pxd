@@ -26,8 +26,6 @@ cdef struct LinkFilter:
 
 cdef class Ring(LiveSource):
     # settings
-    cdef char device[16]
-    cdef int everything          # `any`: all interfaces at once
     cdef int promisc
     cdef uint32_t block_bytes
     cdef uint32_t n_blocks
@@ -38,8 +36,6 @@ cdef class Ring(LiveSource):
     cdef LinkFilter programs[MAX_FILTERS]
     cdef int n_programs
     # the interface
-    cdef int control             # a socket for questions, of the network namespace in which the ring was opened
-    cdef readonly int ifindex
     cdef int hatype              # ARPHRD_*
     cdef int loopback
     cdef int joined              # filter and fanout are in force

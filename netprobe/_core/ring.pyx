@@ -20,9 +20,9 @@ from posix.unistd cimport close
 from netprobe._core.atomic cimport np_add64, np_dec, np_get64, np_inc, np_load, np_store, np_swap
 from netprobe._core.bpf cimport BpfProgram, Insn
 from netprobe._core.linux cimport (
-    AF_PACKET, AF_UNIX, IFF_UP, PACKET_ADD_MEMBERSHIP, PACKET_FANOUT, PACKET_IGNORE_OUTGOING, PACKET_MR_PROMISC,
-    PACKET_OUTGOING, PACKET_RESERVE, PACKET_RX_RING, PACKET_STATISTICS, PACKET_VERSION, SIOCGIFFLAGS, SIOCGIFHWADDR,
-    SIOCGIFINDEX, SIOCGIFNAME, SO_ATTACH_FILTER, SO_ERROR, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_RAW, SOL_PACKET, SOL_SOCKET,
+    AF_PACKET, PACKET_ADD_MEMBERSHIP, PACKET_FANOUT, PACKET_IGNORE_OUTGOING, PACKET_MR_PROMISC,
+    PACKET_OUTGOING, PACKET_RESERVE, PACKET_RX_RING, PACKET_STATISTICS, PACKET_VERSION, SIOCGIFHWADDR,
+    SIOCGIFINDEX, SO_ATTACH_FILTER, SO_ERROR, SOCK_CLOEXEC, SOCK_RAW, SOL_PACKET, SOL_SOCKET,
     TP_STATUS_KERNEL, TP_STATUS_USER, TP_STATUS_VLAN_TPID_VALID, TP_STATUS_VLAN_VALID, TPACKET_V3, bind, getsockopt,
     htons, ifreq, packet_mreq, setsockopt, sock_filter, sock_fprog, sockaddr, sockaddr_ll, socket, socklen_t,
     tpacket3_hdr, tpacket_block_desc, tpacket_req3, tpacket_stats_v3,
@@ -120,14 +120,6 @@ cdef class Ring(LiveSource):
     def __cinit__(self, str iface not None, *, filters, uint32_t snaplen=262144, bint promisc=True,
                   uint32_t n_blocks=64, uint32_t block_bytes=524288, int retire_ms=20, int timeout_ms=100,
                   int64_t fanout=-1):
-        name = iface.encode()
-        if not 0 < len(name) < 16:
-            raise ValueError(f"{iface!r} is no name of an interface")
-        memset(self.device, 0, 16)
-        memcpy(self.device, <const char *>name, len(name))
-        self.control = -1
-        self.name = iface
-        self.everything = iface == "any"
         self.filters = filters
         self.keep = []
         self.snaplen = snaplen
@@ -139,15 +131,10 @@ cdef class Ring(LiveSource):
         self.fanout = <int><uint32_t>fanout if fanout >= 0 else -1
         if n_blocks < 2 or block_bytes < 262144 or block_bytes % 65536:
             raise ValueError("a ring has at least two blocks of a multiple of 64 KiB, 256 KiB or more")
-        self.control = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)
-        if self.control < 0:
-            raise OSError(errno, strerror(errno).decode())
 
     def __dealloc__(self):
         cdef int i
         self.shut()
-        if self.control >= 0:
-            close(self.control)
         for i in range(self.n_programs):
             free(self.programs[i].rows)
 
@@ -412,12 +399,11 @@ cdef class Ring(LiveSource):
 
     cdef void look(self) noexcept nogil:
         """Nothing came for a while: is the interface still what it was?"""
-        cdef ifreq r
+        cdef int state
         cdef int value = 0
         cdef socklen_t size = sizeof(value)
         if self.everything:
             return
-        memset(&r, 0, sizeof(r))
         if np_load(&self.state_) == STATE_GONE:
             if self.map != NULL:
                 getsockopt(self.map.fd, SOL_SOCKET, SO_ERROR, &value, &size)
@@ -428,22 +414,16 @@ cdef class Ring(LiveSource):
             if clock_ms() < self.next_try:
                 return
             self.next_try = clock_ms() + RETRY_MS
-            memcpy(r.ifr_name, self.device, 16)
-            if ioctl(self.control, SIOCGIFINDEX, &r) == 0 and self.start() == 0:
+            if self.present() and self.start() == 0:
                 self.reopened += 1
             return
         getsockopt(self.map.fd, SOL_SOCKET, SO_ERROR, &value, &size)
-        r.ifr_ifindex = self.ifindex
-        # by number: it may have got another name, and is still the one that we read
-        if ioctl(self.control, SIOCGIFNAME, &r) < 0 or ioctl(self.control, SIOCGIFFLAGS, &r) < 0:
+        state = self.link_state()
+        np_store(&self.state_, <uint32_t>state)
+        if state == STATE_GONE:
             self.next_try = clock_ms() + 3 * self.retire_ms
-            np_store(&self.state_, STATE_GONE)
-        elif not r.ifr_flags & IFF_UP:
-            np_store(&self.state_, STATE_DOWN)
-        else:
-            np_store(&self.state_, STATE_UP)
-            if not self.joined:
-                self.settle()
+        elif state == STATE_UP and not self.joined:
+            self.settle()
 
     cdef void count(self) noexcept nogil:
         """Add up what the kernel has counted since it was asked last (any thread)."""

@@ -11,8 +11,9 @@ import contextlib
 import errno
 import os
 import sys
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
+from netprobe._core.bpf import BpfProgram
 from netprobe._core.live import LiveSource
 from netprobe.errors import ConfigError, InputError
 from netprobe.inputs.interfaces import (
@@ -23,7 +24,7 @@ from netprobe.inputs.interfaces import (
     list_interfaces,
     resolve_interface,
 )
-from netprobe.inputs.live_filter import live_filters, netmask_of
+from netprobe.inputs.live_filter import live_filters, netmask_of, pcap_filters
 
 __all__ = [
     "FANOUT_MODES",
@@ -166,15 +167,16 @@ def open_live(
     if sys.platform != "linux":
         raise InputError(f"{source}: live capture needs Linux")
     name = resolve_interface(iface)
-    filters = live_filters(filter, snaplen, netmask_of(interface_hosts(name)) if filter else 0)
-    opened: LiveSource
+    netmask = netmask_of(interface_hosts(name)) if filter else 0
     if source == "libpcap":
-        raise InputError("libpcap: not built yet")
+        return LiveCapture(
+            name, _open_libpcap(name, filter, netmask, snaplen, promisc, ring_mb, sharing, timeout_ms)
+        )
     from netprobe._core.ring import Ring
 
-    opened = ring = Ring(
+    ring = Ring(
         name,
-        filters=filters,
+        filters=live_filters(filter, snaplen, netmask),
         snaplen=snaplen,
         promisc=promisc,
         n_blocks=max(2, (ring_mb << 20) // BLOCK_BYTES),
@@ -187,16 +189,68 @@ def open_live(
         ring.open()
     except OSError as problem:
         raise _explain(name, ring.where, problem, ring_mb, sharing) from None
-    return LiveCapture(name, opened)
+    return LiveCapture(name, ring)
+
+
+def _open_libpcap(
+    name: str,
+    expression: str | None,
+    netmask: int,
+    snaplen: int,
+    promisc: bool,
+    ring_mb: int,
+    sharing: Fanout | None,
+    timeout_ms: int,
+) -> LiveSource:
+    import pcapy  # lazily: it loads libpcap
+
+    from netprobe._core.pcaplive import PcapSource
+
+    if sharing is not None and (sharing.rollover or sharing.defrag):
+        raise ConfigError("fanout by libpcap: neither rollover nor defrag; use the source af_packet")
+    option = sharing.option if sharing is not None else 0
+
+    def connect() -> tuple[Any, int, BpfProgram | None]:
+        reader = pcapy.create(name)
+        # its batches do not tell original lengths: whole packets, which the source cuts
+        reader.set_snaplen(SNAPLEN)
+        reader.set_promisc(promisc and name != ANY)
+        reader.set_timeout(RETIRE_MS)
+        reader.set_buffer_size(ring_mb << 20)
+        if reader.activate() < 0:
+            raise pcapy.PcapError("it cannot be activated")
+        if sharing is not None:
+            reader.set_fanout(sharing.group, option >> 16)
+        linktype = reader.datalink()
+        program = None
+        if expression:
+            inside, program = pcap_filters(expression, linktype, netmask)
+            if inside:
+                reader.setfilter(inside)
+        reader.setnonblock(1)
+        return reader, linktype, program
+
+    opened = PcapSource(name, connect=connect, snaplen=snaplen, timeout_ms=timeout_ms)
+    try:
+        opened.open()
+    except pcapy.PcapError as problem:
+        if os.geteuid() and "permission" in str(problem).lower():
+            raise _denied(name) from None
+        raise InputError(
+            f"{name}: cannot capture by libpcap: {str(problem).removeprefix(f'{name}: ')}"
+        ) from None
+    return opened
+
+
+def _denied(name: str) -> InputError:
+    return InputError(f"{name}: no permission to capture; it takes root, or CAP_NET_RAW and CAP_NET_ADMIN")
 
 
 def _explain(name: str, step: str, problem: OSError, ring_mb: int, sharing: Fanout | None) -> InputError:
     code = problem.errno
     said = os.strerror(code) if code else str(problem)
     if code in _DENIED and step == "socket":
-        return InputError(
-            f"{name}: no permission to capture; it takes root, or CAP_NET_RAW and CAP_NET_ADMIN"
-        )
+        return _denied(name)
     if step == "device":
         return InputError(f"no such interface: {name!r}")
     if step in ("ring", "map"):

@@ -8,6 +8,7 @@ it back, and is judged by the core with the same program; all others are judged 
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Sequence
 
 from netprobe._core.bpf import BpfProgram
@@ -15,7 +16,7 @@ from netprobe.errors import ConfigError
 from netprobe.filters import UNKNOWN_NETMASK
 from netprobe.linktypes import compiler_number, name_of
 
-__all__ = ["CORE_ALL", "CORE_NONE", "CORE_TAGGED", "live_filters", "netmask_of"]
+__all__ = ["CORE_ALL", "CORE_NONE", "CORE_TAGGED", "live_filters", "netmask_of", "pcap_filters"]
 
 CORE_NONE, CORE_TAGGED, CORE_ALL = range(3)  # live.pxd
 
@@ -24,7 +25,7 @@ EVERYTHING = 0x40000
 MARGIN = 64  # a tag or a cooked header more than what the kernel cuts; the core cuts to the byte
 
 _ETHERNET, _COOKED = 1, 113
-_LOAD, _EQUAL, _RETURN = 0x20, 0x15, 0x06
+_LOAD, _EQUAL, _JUMP, _RETURN = 0x20, 0x15, 0x05, 0x06
 _LOADS = (0x20, 0x28, 0x30)
 # what a program may ask of the kernel beside the packet (linux/filter.h, SKF_AD_*)
 _ASIDE = 0xFFFFF000
@@ -57,7 +58,7 @@ def live_filters(
         if not expression:
             return [(_RETURN, 0, 0, cut)], None, CORE_NONE
         rows = compile_rows(expression, linktype, cut, netmask)
-        if any(code in _LOADS and k & 0xFFFFFFFF >= _ASIDE for code, _, _, k in rows):
+        if _asks_aside(rows):
             if linktype == _COOKED:
                 raise ConfigError(f"filter {expression!r}: direction cannot be told on {name_of(linktype)}")
             return rows, None, CORE_NONE  # direction: the kernel alone knows
@@ -73,6 +74,30 @@ def live_filters(
         return rows, program, CORE_NONE
 
     return filters
+
+
+def pcap_filters(expression: str, linktype: int, netmask: int) -> tuple[str, BpfProgram | None]:
+    """(expression for libpcap's socket, program for the core), where the first lets through what the second
+    wants.
+
+    libpcap puts tags back as we do, but judges tagged frames in the kernel, without them.
+    """
+    rows = compile_rows(expression, linktype, EVERYTHING, netmask)
+    if _asks_aside(rows):
+        # libpcap judges the first packets itself, and does not know their direction: it loses them
+        raise ConfigError(
+            f"filter {expression!r}: direction can be told by the capture source af_packet only"
+        )
+    program = BpfProgram(rows, linktype)
+    if linktype != _ETHERNET or any(code == _JUMP and k & 0x80000000 for code, _, _, k in rows):
+        return "", program  # the kernel would refuse to jump backwards
+    # the keyword moves what stands behind it, and so can stand at the end of others only
+    return "" if re.search(r"\bvlan\b", expression) else f"({expression}) or vlan", program
+
+
+def _asks_aside(rows: Rows) -> bool:
+    """Does it ask the kernel for more than the packet, like its direction?"""
+    return any(code in _LOADS and k & 0xFFFFFFFF >= _ASIDE for code, _, _, k in rows)
 
 
 def compile_rows(expression: str, linktype: int, snaplen: int, netmask: int) -> Rows:
