@@ -3,7 +3,7 @@
 A packet becomes a FlowPacket (flow_view.pxd), a caller may rewrite its addresses, flow_update counts it. Whatever
 leaves the table goes through `on_record`, one FlowRecord at a time. Times are packet times in ns throughout.
 """
-from libc.stdint cimport int8_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from netprobe._core.packet cimport Packet
 from netprobe._core.tracker cimport TcpState
@@ -77,15 +77,15 @@ cdef struct FlowCell:
     uint8_t flags                # FC_*; 0: free
     uint8_t tcp_flags            # OR, since the latest export
     uint8_t tos                  # OR, since the latest export
-    uint64_t packets             # since the latest export
-    uint64_t bytes
+    uint32_t packets             # since the latest export
+    uint32_t tracker             # FlowTable.trackers, FLOW_NIL without (only TCP has one)
+    uint64_t bytes               # since the latest export
     int64_t last                 # ns, latest packet
-    # second cache line
+    # second cache line: not read for the packets of a flow that goes on
     int64_t first                # ns, first packet since the latest export
     int64_t payload_ts           # ns, first packet with payload
     uint32_t fpex_ms             # first payload exchange, 0 unknown (spec 5.3)
     uint32_t peer                # cell of the reversed key, FLOW_NIL without; free cells: the next free one
-    uint32_t tracker             # FlowTable.trackers, FLOW_NIL without (only TCP has one)
     uint32_t tag
     uint32_t fragments           # since the latest export
     uint32_t app_state           # the decoder's; 0 at creation
@@ -94,7 +94,8 @@ cdef struct FlowCell:
     uint16_t vlan
     uint8_t direction
     uint8_t has_mac
-    uint32_t phase               # ns of the second at which the export deadline lies
+    int32_t deadline             # of its export, seconds since `epoch` (spec 4.4), and the ns of that second
+    uint32_t phase
     uint8_t app                  # application by port, from `classify` (spec 6.0)
 
 cdef struct FlowHealth:
@@ -170,7 +171,7 @@ cdef struct FlowTable:
     uint32_t lg_slots
     uint32_t lg_max
     FlowCell *cells
-    uint32_t *due                # per cell, seconds since `epoch`: when to look at it
+    int32_t *due                 # per cell, seconds since `epoch`: when a pass has to look at it
     uint32_t limit               # cells that may be live: the capacity, or less without memory for the index
     uint32_t top                 # cells[top:] were never used
     uint32_t active              # live cells

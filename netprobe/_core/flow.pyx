@@ -11,14 +11,14 @@ without a packet for longest is exported and dropped.
 Expiry does not depend on when somebody looks: a packet that comes after its flow's time first ends the flow.
 Looking (a pass, once a second of packet time) reads 4 bytes per cell.
 """
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from netprobe._core.packet cimport DIR_IN, PROTO_TCP, PROTO_UDP, mix64
 from netprobe._core.tracker cimport (
-    TCP_FIN, TCP_RST, TCP_SYN, TS_CLOSED, TS_OLD_FPEX, TS_SYN, Segment, latency_ms, track_exported, track_open,
-    track_segment, track_wants_peer,
+    SCALING_ON, TCP_FIN, TCP_RST, TCP_SYN, TS_CLOSED, TS_FIN, TS_OLD_FPEX, TS_SYN, Segment, latency_ms, track_exported,
+    track_open, track_segment, track_wants_peer,
 )
 from netprobe._core.wire.be cimport likely
 
@@ -57,8 +57,10 @@ cdef enum:
     EVICT_LOOK = 8
     GROUP = 32                   # packets whose memory is asked for before any is counted
     LOOK = 16                    # cells looked at together in a pass
-    DUE_FREE = 0xFFFFFFFF
-    DUE_NEVER = 0xFFFFFFFE       # live, but its peer leads
+    AHEAD = 4                    # groups of LOOK cells by which a pass asks for memory ahead
+    DUE_FREE = 0x7FFFFFFF
+    DUE_NEVER = 0x7FFFFFFE       # live, but its peer leads
+    PACKETS_MAX = 0xFFFF0000     # in a cell: a record goes out before its counter is full
     PASS_TIMER = 0
     PASS_COMPACT = 1
     PASS_END = 2
@@ -84,7 +86,7 @@ cdef int flow_init(FlowTable *t, const FlowConfig *c) noexcept nogil:
     t.rng = mix64(c.seed + 1)
     t.slots = <FlowSlot *>calloc(<size_t>1 << t.lg_slots, sizeof(FlowSlot))
     t.cells = <FlowCell *>np_block(<size_t>t.limit * sizeof(FlowCell))
-    t.due = <uint32_t *>np_block((<size_t>t.limit + LOOK) * sizeof(uint32_t))
+    t.due = <int32_t *>np_block((<size_t>t.limit + LOOK) * sizeof(int32_t))
     if t.slots == NULL or t.cells == NULL or t.due == NULL:
         flow_free(t)
         return -1
@@ -141,12 +143,15 @@ cdef inline int reverse(const FlowCell *c, const FlowPacket *v) noexcept nogil:
             and (v.l3 == 6) == (c.flags & FC_V6 != 0))
 
 
-cdef inline uint32_t guess(const FlowTable *t, uint32_t tag) noexcept nogil:
-    """The first cell with this tag: nearly always the right one."""
+cdef inline uint32_t guess(const FlowTable *t, uint32_t tag, uint32_t *peer) noexcept nogil:
+    """The first cell with this tag: nearly always the right one. Without one, `peer` is its reverse, by tag."""
     cdef uint32_t mask = (<uint32_t>1 << t.lg_slots) - 1, i = home_of(t, tag)
+    peer[0] = FLOW_NIL
     while t.slots[i].cell:
         if t.slots[i].tag == tag:
             return t.slots[i].cell - 1
+        if t.slots[i].tag ^ tag == 1:
+            peer[0] = t.slots[i].cell - 1
         i = (i + 1) & mask
     return FLOW_NIL
 
@@ -384,12 +389,12 @@ cdef uint32_t flow_find(const FlowTable *t, FlowPacket *key) noexcept nogil:
 
 # --- cells -------------------------------------------------------------------------------------------------------
 
-cdef inline uint32_t second_of(const FlowTable *t, int64_t ts) noexcept nogil:
+cdef inline int32_t second_of(const FlowTable *t, int64_t ts) noexcept nogil:
     cdef int64_t s
     if ts <= t.epoch:
         return 0
     s = (ts - t.epoch) // SECOND
-    return <uint32_t>s if s < DUE_NEVER - 1 else DUE_NEVER - 1
+    return <int32_t>s if s < DUE_NEVER - 1 else DUE_NEVER - 1
 
 
 cdef void drop_one(FlowTable *t, uint32_t i) noexcept nogil:
@@ -475,7 +480,7 @@ cdef inline void deadline(FlowTable *t, uint32_t i, int64_t ts) noexcept nogil:
     cdef uint64_t s
     t.cells[i].phase = <uint32_t>((ts - t.epoch) % SECOND) if ts > t.epoch else 0
     s = <uint64_t>second_of(t, ts) + draw(t) % 16
-    t.due[i] = <uint32_t>s if s < DUE_NEVER - 1 else DUE_NEVER - 1
+    t.due[i] = t.cells[i].deadline = <int32_t>s if s < DUE_NEVER - 1 else DUE_NEVER - 1
 
 
 cdef inline void stamp(FlowTable *t, FlowCell *c, const FlowPacket *v) noexcept nogil:
@@ -506,6 +511,9 @@ cdef uint32_t create(FlowTable *t, const FlowPacket *v, uint32_t peer) noexcept 
     if t.free_head != FLOW_NIL:
         i = t.free_head
         t.free_head = t.cells[i].peer
+        if t.free_head != FLOW_NIL:
+            ask(&t.cells[t.free_head])
+            ask(&t.cells[t.free_head].first)
     else:
         i = t.top
         if i % LOOK == 0:
@@ -598,7 +606,7 @@ cdef int track_tcp(FlowTable *t, FlowCell *c, const FlowPacket *v) noexcept nogi
         c.flags &= ~<uint8_t>FC_PAYLOAD
         if c.fpex_ms:
             s.flags |= TS_OLD_FPEX
-    if c.peer != FLOW_NIL and track_wants_peer(s, &g):
+    if track_wants_peer(s, &g) and c.peer != FLOW_NIL:
         p = &t.cells[c.peer]
         if p.tracker != FLOW_NIL:
             peer = &t.trackers[p.tracker]
@@ -663,10 +671,13 @@ cdef inline void count(FlowTable *t, FlowPacket *v) noexcept nogil:
         t.ignored += v.packets
         t.ignored_bytes += v.bytes
     else:
-        if c.packets == 0 or v.ts < c.first:
-            c.first = v.ts
         if c.packets == 0:
+            c.first = v.ts
             c.last = v.ts            # of what is counted now, though an older packet may have come later
+            if t.config.schedule:
+                t.due[i] = c.deadline
+        elif v.ts < c.last and v.ts < c.first:
+            c.first = v.ts
         c.packets += v.packets
         c.bytes += v.bytes
         c.tcp_flags |= v.tcp_flags
@@ -675,6 +686,8 @@ cdef inline void count(FlowTable *t, FlowPacket *v) noexcept nogil:
             c.fragments += v.fragments
         t.packets += v.packets
         t.bytes += v.bytes
+        if not likely(c.packets < <uint32_t>PACKETS_MAX):
+            export(t, i, FLOW_ACTIVE, NULL, -1)
     if c.flags & FC_APP and t.on_packet != NULL and (v.payload or v.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)):
         t.on_packet(t.ctx, t, v)
 
@@ -688,8 +701,10 @@ cdef inline void start(FlowTable *t, int64_t ts) noexcept nogil:
 
 
 cdef uint32_t flow_update(FlowTable *t, FlowPacket *v, uint32_t n) noexcept nogil:
-    cdef uint32_t base = 0, i, k, end
+    cdef uint32_t base = 0, i, k, end, peer, found, n_wanted
+    cdef uint32_t[GROUP] wanted
     cdef FlowCell *c
+    cdef const TcpState *s
     if n and not t.started:
         start(t, v[0].ts)
     if t.pass_at != FLOW_NIL and run_pass(t):
@@ -700,21 +715,45 @@ cdef uint32_t flow_update(FlowTable *t, FlowPacket *v, uint32_t n) noexcept nogi
             v[i].tag = tag_of(t, &v[i])
             ask(&t.slots[home_of(t, v[i].tag)])
         for i in range(base, end):
-            k = guess(t, v[i].tag)
+            k = guess(t, v[i].tag, &peer)
             v[i].cell = k
             if k != FLOW_NIL:
                 ask(&t.cells[k])
-                if v[i].proto == PROTO_TCP or not t.config.schedule:
+                if not t.config.schedule:
                     ask(&t.cells[k].first)
+            elif peer != FLOW_NIL:
+                ask(&t.cells[peer])
+                ask(&t.cells[peer].first)
+        found = 0
         for i in range(base, end):
             k = v[i].cell
-            if k != FLOW_NIL and (v[i].proto == PROTO_TCP or t.config.bidirectional):
-                c = &t.cells[k]
-                if t.config.bidirectional and c.peer != FLOW_NIL:
-                    ask(&t.cells[c.peer])
-                    ask(&t.cells[c.peer].first)
-                if v[i].proto == PROTO_TCP and c.tracker != FLOW_NIL and c.tracker < t.tracker_top:
-                    ask(&t.trackers[c.tracker])
+            if k == FLOW_NIL:
+                continue
+            c = &t.cells[k]
+            if t.config.bidirectional and c.peer != FLOW_NIL:
+                ask(&t.cells[c.peer])
+                ask(&t.cells[c.peer].first)
+            if v[i].proto == PROTO_TCP and c.tracker < t.tracker_top:
+                ask(&t.trackers[c.tracker])
+                wanted[found] = i
+                found += 1
+        # Of the segments whose other direction matters: its state, which lies three steps away. (Not a function: one
+        # that does nothing but ask has no effect, and gcc leaves it out)
+        n_wanted = 0
+        for i in range(found):
+            k = v[wanted[i]].cell
+            s = &t.trackers[t.cells[k].tracker]
+            if v[wanted[i]].tcp_flags & TCP_SYN or s.flags & TS_FIN or (s.flags & TS_SYN and s.scaling < SCALING_ON):
+                wanted[n_wanted] = k
+                n_wanted += 1
+                ask(&t.cells[k].first)
+        for i in range(n_wanted):
+            wanted[i] = t.cells[wanted[i]].peer
+            if wanted[i] != FLOW_NIL:
+                ask(&t.cells[wanted[i]])
+        for i in range(n_wanted):
+            if wanted[i] != FLOW_NIL and t.cells[wanted[i]].tracker < t.tracker_top:
+                ask(&t.trackers[t.cells[wanted[i]].tracker])
         for i in range(base, end):
             if v[i].sampled == SAMPLE_IGNORE:
                 t.ignored += v[i].packets
@@ -744,45 +783,69 @@ cdef inline int look_timeouts(FlowTable *t, uint32_t i, int64_t now) noexcept no
     return 0
 
 
-cdef inline int look_schedule(FlowTable *t, uint32_t i, int64_t now) noexcept nogil:
+cdef inline void look_schedule(FlowTable *t, uint32_t i, int64_t now) noexcept nogil:
     cdef FlowCell *c = &t.cells[i]
-    cdef int64_t at = t.epoch + <int64_t>t.due[i] * SECOND + c.phase
+    cdef int64_t at = t.epoch + <int64_t>c.deadline * SECOND + c.phase
     cdef int64_t idle, steps
     if at > now:
-        return 0
+        return
     if c.packets:
         export(t, i, FLOW_SCHEDULE, NULL, -1)
         # D18: the first of the flow's own multiples of 15 s that lies ahead
         steps = (now - at) // PERIOD + 1
-        t.due[i] = second_of(t, at + steps * PERIOD)
-        return 0
+        t.due[i] = c.deadline = second_of(t, at + steps * PERIOD)
+        return
+    # nothing to send: no pass before the next compaction has to look, unless a packet comes (count)
+    at = t.next_compaction
     if t.pass_kind == PASS_COMPACT:
         idle = c.last
         if c.tracker != FLOW_NIL and t.trackers[c.tracker].active < idle:
             idle = t.trackers[c.tracker].active
         if now - idle >= STATE_IDLE:
             drop(t, i)
-        else:
-            c.flags |= FC_RESTING
-    return 0
+            return
+        c.flags |= FC_RESTING
+        if idle + STATE_IDLE > at:
+            at = idle + STATE_IDLE
+    t.due[i] = second_of(t, at)
+
+
+cdef inline int any_due(const int32_t *due, int32_t now_s) noexcept nogil:
+    cdef int k, found = 0
+    for k in range(LOOK):
+        found |= due[k] <= now_s
+    return found
 
 
 cdef int run_pass(FlowTable *t) noexcept nogil:
     """Look at what is due, from where the pass stood. 1: room ran out."""
-    cdef uint32_t i = t.pass_at, k, soonest, now_s
+    cdef uint32_t i = t.pass_at, k, at
+    cdef int32_t now_s
     cdef int64_t now = t.pass_now
-    now_s = second_of(t, now) if t.pass_kind != PASS_END else DUE_NEVER
+    cdef const FlowCell *c
+    now_s = second_of(t, now) if t.pass_kind != PASS_END else <int32_t>DUE_NEVER
     while i < t.top:
         if i % LOOK == 0:
-            if i + LOOK < t.top:
-                for k in range(i + LOOK, i + 2 * LOOK):
+            # the cells first, and what they lead to when they have come
+            at = i + 2 * AHEAD * LOOK
+            if at < t.top and any_due(t.due + at, now_s):
+                for k in range(at, at + LOOK):
                     if t.due[k] <= now_s:
                         ask(&t.cells[k])
                         ask(&t.cells[k].first)
-            soonest = DUE_FREE
-            for k in range(<uint32_t>LOOK):
-                soonest = t.due[i + k] if t.due[i + k] < soonest else soonest
-            if soonest > now_s:
+            at = i + AHEAD * LOOK
+            if at < t.top and any_due(t.due + at, now_s):
+                for k in range(at, at + LOOK):
+                    if t.due[k] <= now_s:
+                        c = &t.cells[k]
+                        if c.tracker < t.tracker_top:
+                            ask(&t.trackers[c.tracker])
+                        if c.packets == 0 or not t.config.schedule:
+                            if c.peer != FLOW_NIL:
+                                ask(&t.cells[c.peer])
+                                ask(&t.cells[c.peer].first)
+                            ask(&t.slots[home_of(t, c.tag)])
+            if not any_due(t.due + i, now_s):
                 i += LOOK
                 continue
         if t.due[i] <= now_s:
