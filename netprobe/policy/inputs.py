@@ -14,6 +14,7 @@ from typing import Any
 from netprobe.errors import ConfigError
 from netprobe.handlers.options import Bad, boolean, kind_of, unsigned
 from netprobe.hosts import parse_hosts
+from netprobe.policy.nodes import MAX_MESSAGE, shortened
 
 PCAP_SOURCES = ("libpcap", "af_packet", "mock")
 #: aliases of input types
@@ -138,7 +139,7 @@ def check_input(kind: InputType, config: Mapping[str, Any], places: Callable[[st
         try:
             found[key] = known[key].read(value)
         except Bad as error:
-            raise ConfigError(f"{places(key)}: {error}") from None
+            raise ConfigError(f"{places(key)}: {shortened(str(error), MAX_MESSAGE)}") from None
     if kind.name == "pcap" and found.get("pcap_source") != "mock":
         _check_source(found, places)
     return found

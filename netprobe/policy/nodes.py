@@ -23,6 +23,8 @@ from netprobe.handlers.options import kind_of
 MAX_BYTES = 4 << 20
 MAX_DEPTH = 32
 MAX_NODES = 200_000
+# characters of what an error says after the place
+MAX_MESSAGE = 1000
 # digits of the largest unsigned number, 2^64 - 1
 MAX_DIGITS = 20
 
@@ -96,6 +98,7 @@ class Node:
     def error(self, text: str, key: str | None = None) -> ConfigError:
         """An error to raise; the place opens its message."""
         where = self.where(key)
+        text = shortened(text, MAX_MESSAGE)
         return ConfigError(f"{where}: {text}" if where else text)
 
     # --- what ---
