@@ -15,8 +15,8 @@ from netprobe.metrics.window import HandlerWindow, check_bucket, check_window
 START = 1_600_000_000
 
 
-def empty_block(config: HandlerConfig) -> MetricBlock:
-    """A real block with the layout of a handler's top level; its TopN tables hold text."""
+def empty_block(config: HandlerConfig, start_ns: int = START * 1_000_000_000) -> MetricBlock:
+    """A real block with the layout of a handler's top level; its TopN tables hold IPv4 addresses."""
     size = dict.fromkeys(("counter", "cardinality", "topn", "quantile", "histogram", "rate"), 0)
     for name, (kind, index) in native_class(config.table).fields().items():
         if not name.startswith("D."):
@@ -28,6 +28,7 @@ def empty_block(config: HandlerConfig) -> MetricBlock:
         quants=[False] * size["quantile"],
         hists=[False] * size["histogram"],
         rates=size["rate"],
+        start_ns=start_ns,
     )
 
 
