@@ -8,6 +8,7 @@ first.
 from __future__ import annotations
 
 import asyncio
+import enum
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ __all__ = ["Limits", "Places", "protocol_class"]
 
 log = logging.getLogger(__name__)
 
+# bytes that are read at once where a head may be among them
+SLICE = 8192
 _REASONS = {
     400: b"Bad Request",
     408: b"Request Timeout",
@@ -42,6 +45,7 @@ class Limits:
     idle_seconds: float = 30.0
     # how long the rest of a body is read and thrown away after the answer
     linger_seconds: float = 2.0
+    linger_bytes: int = 4 << 20
 
 
 class Places:
@@ -66,8 +70,18 @@ class Places:
         return False
 
 
+class Phase(enum.Enum):
+    """Where a connection stands."""
+
+    HEAD = "head"  # a request's head is on its way, or the connection is new
+    REQUEST = "request"  # from the end of the head to the last byte of the answer
+    IDLE = "idle"  # between two requests
+    LINGER = "linger"  # answered, but the rest of the body still comes
+    CLOSING = "closing"
+
+
 class GuardedProtocol(H11Protocol):
-    """One connection. Deadlines run on one timer at a time."""
+    """One connection. Each phase has one deadline, which bytes that trickle in do not put off."""
 
     places: Places
 
@@ -76,8 +90,9 @@ class GuardedProtocol(H11Protocol):
         # the app has its own line for each request
         self.access_log = False
         self._timer: asyncio.TimerHandle | None = None
+        self._phase = Phase.HEAD
         self._placed = False
-        self._in_request = False
+        self._lingered = 0
 
     # --- coming and going ---
 
@@ -90,7 +105,7 @@ class GuardedProtocol(H11Protocol):
         self._placed = True
         self.places.open += 1
         self.places.waiting[self] = None
-        self._deadline(self.places.limits.header_seconds)
+        self._enter(Phase.HEAD, self.places.limits.header_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel()
@@ -101,6 +116,7 @@ class GuardedProtocol(H11Protocol):
         """End at once, whatever is under way."""
         self._give_up_place()
         self._cancel()
+        self._phase = Phase.CLOSING
         self.transport.abort()
 
     def _give_up_place(self) -> None:
@@ -112,36 +128,44 @@ class GuardedProtocol(H11Protocol):
     # --- a request's course ---
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
-            return
-        started = not self._in_request and self.cycle is not None and self.cycle.response_complete
-        if started and self.conn.their_state is h11.IDLE:
-            # the first byte of the next request: from the pause between two to the time for a head
-            self._deadline(self.places.limits.header_seconds)
-        super().data_received(data)
+        limits = self.places.limits
+        if self._phase is Phase.IDLE:
+            self._enter(Phase.HEAD, limits.header_seconds)
+        elif self._phase is Phase.LINGER:
+            self._lingered += len(data)
+            if self._lingered > limits.linger_bytes:
+                self.leave()
+        # h11 looks at the size of what is not complete: in one piece, a head of any size would be
+        for start in range(0, len(data), SLICE):
+            if self._phase is Phase.CLOSING or self.transport.is_closing():
+                return
+            super().data_received(data[start : start + SLICE])
+        if self._phase is Phase.LINGER and self.conn.their_state is h11.IDLE:
+            self._rest()
 
     def handle_events(self) -> None:
         before = self.cycle
         super().handle_events()
-        if self.cycle is not before and not self._in_request and not self.cycle.response_complete:
-            self._in_request = True
+        if self.cycle is not before and not self.cycle.response_complete and self._phase is not Phase.CLOSING:
             self.places.waiting.pop(self, None)
-            self._deadline(self.places.limits.request_seconds)
+            self._enter(Phase.REQUEST, self.places.limits.request_seconds)
 
     def on_response_complete(self) -> None:
-        self._in_request = False
-        limits = self.places.limits
-        if not self.transport.is_closing() and self._placed:
+        if not self.transport.is_closing() and self._phase is not Phase.CLOSING:
             if self.conn.their_state is h11.SEND_BODY:
-                # the answer came before the end of the body: read some of the rest, then close, so that the
-                # client sees the answer and not a reset
-                self._deadline(limits.linger_seconds)
+                # the answer came before the end of the body: some of the rest is read, so that the client
+                # sees the answer and not a reset
+                self._lingered = 0
+                self._enter(Phase.LINGER, self.places.limits.linger_seconds)
             else:
-                self.places.waiting[self] = None
-                self._deadline(limits.idle_seconds)
+                self._rest()
         super().on_response_complete()
         # uvicorn's own timer would close the connection earlier
         self._unset_keepalive_if_required()
+
+    def _rest(self) -> None:
+        self.places.waiting[self] = None
+        self._enter(Phase.IDLE, self.places.limits.idle_seconds)
 
     # --- what goes wrong ---
 
@@ -180,10 +204,11 @@ class GuardedProtocol(H11Protocol):
         self._give_up_place()
         self.transport.close()
         # who does not read the last words does not keep the socket either
-        self._deadline(self.places.limits.linger_seconds)
+        self._enter(Phase.CLOSING, self.places.limits.linger_seconds)
 
-    def _deadline(self, seconds: float) -> None:
+    def _enter(self, phase: Phase, seconds: float) -> None:
         self._cancel()
+        self._phase = phase
         self._timer = self.loop.call_later(seconds, self._too_slow)
 
     def _cancel(self) -> None:
@@ -193,13 +218,12 @@ class GuardedProtocol(H11Protocol):
 
     def _too_slow(self) -> None:
         self._timer = None
-        if self.transport.is_closing():
-            self.transport.abort()
-            return
-        idle = not self._in_request and self.cycle is not None and self.conn.their_state is h11.IDLE
-        if not idle:
+        if self._phase in (Phase.HEAD, Phase.REQUEST):
             self.places.health.refused["slow"] += 1
-        self._say(408, "too slow") if not idle and not self._in_request else self.leave()
+        if self._phase is Phase.HEAD:
+            self._say(408, "too slow")
+        else:
+            self.leave()
 
 
 def protocol_class(places: Places) -> type[GuardedProtocol]:

@@ -99,9 +99,9 @@ class Server:
         )
         self._uvicorn = _Uvicorn(config, self, places)
         chatter = logging.getLogger("uvicorn.error")
-        if chatter.level == logging.NOTSET:
-            # its starting and ending are no news: that is said here
-            chatter.setLevel(logging.WARNING)
+        if chatter.level < logging.ERROR:
+            # what a stranger can repeat without end is counted, not logged
+            chatter.setLevel(logging.ERROR)
         try:
             with asyncio.Runner() as runner:
                 runner.run(self._serve())
