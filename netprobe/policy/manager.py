@@ -15,7 +15,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from netprobe.errors import ConfigError, ExistsError, NetprobeError, NotFoundError
+from netprobe.errors import ConfigError, ExistsError, InputError, NetprobeError, NotFoundError
 from netprobe.handlers.config import HandlerSpec
 from netprobe.hosts import parse_hosts
 from netprobe.policy.config import Document, Outline, Source, document_of, outline_of_file, outline_of_request
@@ -142,6 +142,7 @@ class Manager:
             for name, (spec, plan) in plans.items():
                 if name not in kept:
                     change.add(spec, plan, taps)
+            change.start()
         except BaseException:
             change.undo()
             raise
@@ -224,6 +225,7 @@ class Manager:
         change = _Change(self)
         try:
             change.add(spec, plan, self._taps)
+            change.start()
         except BaseException:
             change.undo()
             raise
@@ -292,7 +294,8 @@ class _Change:
         self.inputs = dict(manager._inputs)
         self.added: list[Policy] = []
         self.dropped: list[Policy] = []
-        self.opened: list[Input] = []
+        # new inputs, and the policy that each was made for
+        self.opened: dict[Input, str] = {}
 
     def drop_later(self, policies: Sequence[Policy]) -> None:
         """Take policies away when all else has gone well; their names are free from now on."""
@@ -301,14 +304,14 @@ class _Change:
                 self.dropped.append(policy)
 
     def add(self, spec: PolicySpec, plan: Plan, taps: Mapping[str, Tap]) -> None:
-        """Build a policy and start it; policies that are there see nothing of it."""
+        """Build a policy and attach it; policies that are there see nothing of it."""
         self._check_names(plan)
         planned = plan.handlers
         parts = []
         resources = []
         try:
             for one in plan.inputs:
-                input_, watcher = self._input(one)
+                input_, watcher = self._input(one, spec.name)
                 if watcher is not None:
                     resources.append(watcher)
                 specs = [replace(s, name=name) for s, name in zip(planned.specs, one.names, strict=True)]
@@ -329,13 +332,16 @@ class _Change:
             policy.see_taps(taps)
             for added in (policy, *resources):
                 self._attach(added)
-            for part in parts:
-                if part.input in self.opened and not part.input.stream.running:
-                    part.input.stream.start()
         except NetprobeError as error:
-            if isinstance(error, ExistsError):
-                raise
-            raise type(error)(f"policy [{spec.name}] failed to start: {error}") from error
+            raise _not_started(spec.name, error) from error
+
+    def start(self) -> None:
+        """Start the new inputs: all policies of a file hear them from their first packet on."""
+        for input_, name in self.opened.items():
+            try:
+                input_.stream.start()
+            except NetprobeError as error:
+                raise _not_started(name, error) from error
 
     def _attach(self, policy: Policy) -> None:
         if policy.name in self.policies:
@@ -358,14 +364,17 @@ class _Change:
                         f"policy {plan.name!r}: the handler name {name!r} is taken already (policy {other!r})"
                     )
 
-    def _input(self, planned: PlannedInput) -> tuple[Input, Policy | None]:
+    def _input(self, planned: PlannedInput, policy: str) -> tuple[Input, Policy | None]:
         """The input that runs under this name, or a new one and the policy that reports its resources."""
         found = self.inputs.get(planned.name)
         if found is not None:
+            if found not in self.opened and not found.stream.running:
+                reason = getattr(found.stream, "error", None) or "it was read to its end"
+                raise InputError(f"input {planned.name} has stopped: {reason}")
             return found, None
         input_ = self.manager._new_input(planned)
         self.inputs[planned.name] = input_
-        self.opened.append(input_)
+        self.opened[input_] = policy
         name = planned.name + RESOURCES_SUFFIX
         spec = HandlerSpec(RESOURCES, name=name)
         window = self.manager._window
@@ -405,6 +414,13 @@ class _Change:
             _detach(policy)
         for input_ in unused:
             _stop(input_)
+
+
+def _not_started(policy: str, error: NetprobeError) -> NetprobeError:
+    """The error as the start of a policy words it; a name that is taken stays as it is."""
+    if isinstance(error, ExistsError):
+        return error
+    return type(error)(f"policy [{policy}] failed to start: {error}")
 
 
 def _detach(policy: Policy) -> None:
