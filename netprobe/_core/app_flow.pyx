@@ -17,9 +17,10 @@ from netprobe._core.app_datagram cimport (
     APP_RECORD, app_datagram, app_datagrams_expire, app_datagrams_free, app_datagrams_init,
 )
 from netprobe._core.app_stream cimport app_streams_feed, app_streams_finish, app_streams_free, app_streams_init
-from netprobe._core.flow cimport FC_UNCOUNTED, FLOW_NIL, flow_export_now, flow_find
+from netprobe._core.flow cimport FC_DEAF, FC_UNCOUNTED, FLOW_NIL, flow_export_now, flow_find
 from netprobe._core.packet cimport PF_CUT, PF_TUNNEL, PROTO_TCP, PROTO_UDP, Packet
 from netprobe._core.stream cimport Stream
+from netprobe._core.tracker cimport TCP_SYN
 from netprobe._core.wire.text cimport IP_TEXT, TEXT_MAX, ipv4_text, ipv6_text, text_cut, utf8_valid
 
 cdef enum:
@@ -36,7 +37,10 @@ cdef int apps_init(FlowApps *a, FlowTable *t, uint32_t streams) noexcept nogil:
     a.table = t
     a.ready = 1
     app_datagrams_init(&a.datagrams, 0, 53)
-    return app_streams_init(&a.streams, &a.ports, streams, on_stream_record, a)
+    if app_streams_init(&a.streams, &a.ports, streams, on_stream_record, a) < 0:
+        return -1
+    a.streams.on_deaf = on_deaf
+    return 0
 
 
 cdef void apps_free(FlowApps *a) noexcept nogil:
@@ -99,6 +103,13 @@ cdef void on_stream_record(void *ctx, Stream *s, int side, const AppRecord *r, c
         report(a, cell_of(a, s, side), r)
 
 
+cdef void on_deaf(void *ctx, Stream *s, int side) noexcept nogil:
+    cdef FlowApps *a = <FlowApps *>ctx
+    cdef uint32_t cell = cell_of(a, s, side)
+    if cell != FLOW_NIL:
+        a.table.cells[cell].flags |= FC_DEAF
+
+
 cdef void apps_packet(FlowApps *a, FlowTable *t, const FlowPacket *v) noexcept nogil:
     cdef const Packet *p = v.pkt
     cdef FlowCell *c = &t.cells[v.cell]
@@ -114,6 +125,12 @@ cdef void apps_packet(FlowApps *a, FlowTable *t, const FlowPacket *v) noexcept n
         if app_datagram(&a.datagrams, c.app, p.data + p.payload_off, p.payload_len, p, &a.record) == APP_RECORD:
             report(a, v.cell, &a.record)
         return
+    if v.tcp_flags & TCP_SYN:
+        c.flags &= ~<uint8_t>FC_DEAF
+        if c.peer != FLOW_NIL:
+            t.cells[c.peer].flags &= ~<uint8_t>FC_DEAF
+    elif c.flags & FC_DEAF and (c.peer == FLOW_NIL or t.cells[c.peer].flags & FC_DEAF):
+        return                       # the end of a connection that is not read
     if c.app == APP_ID_TLS and c.app_state == 0 and c.peer != FLOW_NIL and t.cells[c.peer].app_state:
         c.app_state = t.cells[c.peer].app_state
         a.notes[c.app_state].refs += 1

@@ -9,6 +9,9 @@ from netprobe._core.stream cimport Stream, StreamTable
 # synthetic (PF_SYNTHETIC, without data) when the other side's packet or the end of the connection let it go.
 ctypedef void (*app_fn)(void *ctx, Stream *s, int side, const AppRecord *r, const Packet *pkt) noexcept nogil
 
+# what `side` sends is of no interest until it sends a SYN: whoever feeds may leave it out
+ctypedef void (*deaf_fn)(void *ctx, Stream *s, int side) noexcept nogil
+
 cdef enum:
     APP_STREAM_IDLE = 60     # s: a connection without packets for so long is closed
 
@@ -16,7 +19,9 @@ cdef struct AppStreams:
     StreamTable table        # with its counters: opened, evicted, idle_closed, lost_bytes ...
     const AppPorts *ports    # the caller's, must outlive this
     app_fn on_record
+    deaf_fn on_deaf          # NULL, or set after app_streams_init
     void *ctx
+    uint32_t finished        # number + 1 of a stream of which neither side is read
     AppRecord record         # the one at hand
     # counters, by APP_ID_*
     uint64_t messages[16]    # records given

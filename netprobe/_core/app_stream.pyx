@@ -11,10 +11,12 @@ from netprobe._core.app_http cimport (
 from netprobe._core.app_postgres cimport pg_step, pg_waiting
 from netprobe._core.app_tls cimport tls_step
 from netprobe._core.packet cimport L3_IPV4, L3_IPV6, PF_CUT, PROTO_TCP
-from netprobe._core.stream cimport stream_feed, stream_finish, stream_free, stream_init, stream_packet
+from netprobe._core.stream cimport (
+    STREAM_OPEN, stream_drop, stream_feed, stream_finish, stream_free, stream_init, stream_packet,
+)
 
 cdef enum:
-    # StreamSide.state belongs to the decoders; to all of them 0 is a side that is read and 1 one that is given up
+    # StreamSide.state belongs to the decoders; to all of them 0 is a side that is read, anything else one that is not
     READ = 0
     GIVEN_UP = 1
 
@@ -44,9 +46,18 @@ cdef void count(AppStreams *a, int app, int what) noexcept nogil:
 
 cdef void on_segment(void *ctx, Stream *s, int side, const uint8_t *data, uint32_t n, const Packet *pkt) noexcept nogil:
     cdef AppStreams *a = <AppStreams *>ctx
+    if s.side[side].state == READ:
+        read_segment(a, s, side, data, n, pkt)
+    if s.side[side].state != READ and a.on_deaf != NULL:
+        a.on_deaf(a.ctx, s, side)
+        if s.side[1 - side].state != READ:
+            a.on_deaf(a.ctx, s, 1 - side)
+            a.finished = <uint32_t>(s - a.table.streams) + 1
+
+
+cdef void read_segment(AppStreams *a, Stream *s, int side, const uint8_t *data, uint32_t n,
+                       const Packet *pkt) noexcept nogil:
     cdef int app, server, what
-    if s.side[side].state == GIVEN_UP:
-        return
     app = app_classify(a.ports, PROTO_TCP, s.port[0], s.port[1])
     server = server_of(s)
     if server < 0:
@@ -114,7 +125,14 @@ cdef void app_streams_free(AppStreams *a) noexcept nogil:
 
 
 cdef void app_streams_feed(AppStreams *a, const Packet *p) noexcept nogil:
+    cdef Stream *s
+    a.finished = 0
     stream_feed(&a.table, p)
+    if a.finished:
+        # its place may have been taken by the next connection
+        s = &a.table.streams[a.finished - 1]
+        if s.state == STREAM_OPEN and s.side[0].state != READ and s.side[1].state != READ:
+            stream_drop(&a.table, s, p.ts)
 
 
 cdef void app_streams_finish(AppStreams *a, int64_t ts) noexcept nogil:

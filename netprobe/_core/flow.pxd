@@ -31,6 +31,7 @@ cdef enum:
     FC_V6 = 16
     FC_APP = 32                  # `app` is not 0
     FC_RESTING = 64              # compacted away (spec 4.4): only what the tracker and decoders know is kept
+    FC_DEAF = 128                # set by a decoder: on_packet only for SYN, FIN and RST
 
 cdef enum:
     # FlowPacket.sampled

@@ -688,7 +688,8 @@ cdef inline void count(FlowTable *t, FlowPacket *v) noexcept nogil:
         t.bytes += v.bytes
         if not likely(c.packets < <uint32_t>PACKETS_MAX):
             export(t, i, FLOW_ACTIVE, NULL, -1)
-    if c.flags & FC_APP and t.on_packet != NULL and (v.payload or v.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)):
+    if c.flags & FC_APP and t.on_packet != NULL and (
+            (v.payload and not c.flags & FC_DEAF) or v.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)):
         t.on_packet(t.ctx, t, v)
 
 

@@ -554,6 +554,14 @@ cdef void stream_finish(StreamTable *t, int64_t ts) noexcept nogil:
         forget(t, t.linger_tail)
 
 
+cdef void stream_drop(StreamTable *t, Stream *s, int64_t ts) noexcept nogil:
+    cdef int side
+    for side in range(2):
+        drop_held(t, &s.side[side])
+        s.side[side].fin = 0         # nothing is owed
+    close_stream(t, <uint32_t>(s - t.streams), ts, 0)
+
+
 # --- the application's buffer -----------------------------------------------------------------------------------
 
 cdef int side_append(StreamSide *s, const uint8_t *data, uint32_t n, uint32_t limit) noexcept nogil:
