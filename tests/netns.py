@@ -106,8 +106,9 @@ class Program:
         """Until a regular expression matches what it has written to either output."""
 
         def look() -> re.Match[str] | None:
+            ended = self.process.poll() is not None
             found = re.search(pattern, self.stdout) or re.search(pattern, self.stderr)
-            if not found and self.process.poll() is not None:
+            if ended and not found:
                 raise AssertionError(
                     f"{self}: ended with {self.process.returncode}: {self.stdout}{self.stderr}"
                 )
@@ -145,9 +146,9 @@ class Capture(Program):
         """Stop it, once it has seen so many packets if that is said; how many it wrote. It lost none."""
         if packets is not None:
             until(lambda: self.count() >= packets, f"{self} sees {packets} packets, {self.count()} so far")
-        assert self.stop() == 0, self.stderr
-        lost = re.search(r"(\d+) packets? dropped by kernel", self.stderr)
-        assert lost, self.stderr
+        self.process.send_signal(signal.SIGINT)
+        # the file is complete when it says this; its end may take the kernel long
+        lost = self.wait_for(r"(\d+) packets? dropped by kernel")
         assert int(lost[1]) == 0, self.stderr
         return self.count()
 

@@ -38,8 +38,8 @@ cdef class PcapSource(LiveSource):
     cdef Block *free_blocks      # under the guard, like `returned`
     cdef Block *returned         # their bytes are still to be released, which takes the GIL
     cdef uint32_t guard
-    cdef object last             # of reader.stats()
-    cdef uint64_t received, dropped, delivered, filtered
+    cdef uint32_t last           # dropped, when asked last
+    cdef uint64_t dropped, delivered, filtered
 
     def __cinit__(self, str iface not None, *, connect, uint32_t snaplen=262144, int timeout_ms=100):
         self.fd = -1
@@ -47,7 +47,6 @@ cdef class PcapSource(LiveSource):
         self.snaplen = snaplen
         self.timeout_ms = timeout_ms
         self.using = threading.Lock()
-        self.last = (0, 0)
 
     def __dealloc__(self):
         cdef Block *b
@@ -61,16 +60,17 @@ cdef class PcapSource(LiveSource):
         """Start to capture; raises what `connect` raises."""
         self.reader, self.linktype, self.program = self.connect()
         self.fd = self.reader.getfd()
-        self.last = (0, 0)
+        self.last = 0
         self.ifindex = self.present()
         np_store(&self.state_, STATE_UP if self.everything else <uint32_t>self.link_state())
 
     def counters(self):
-        """received (by the reader or soon), dropped, filtered (by the core) and delivered, in packets."""
+        """received (by the reader), dropped, filtered (by the core) and delivered, in packets."""
         with self.using:
             self.count()
         return {
-            "received": np_get64(&self.received),
+            # libpcap's own number counts the copies that it leaves out on loopback
+            "received": np_get64(&self.delivered) + np_get64(&self.filtered),
             "dropped": np_get64(&self.dropped),
             "freezes": 0,
             "delivered": np_get64(&self.delivered),
@@ -80,15 +80,14 @@ cdef class PcapSource(LiveSource):
         }
 
     cdef void count(self):
-        """Add what libpcap has counted since the last time: 32 bits each, and received includes dropped."""
-        cdef uint32_t got, lost
+        """Add what libpcap has counted as dropped since the last time, in 32 bits."""
+        cdef uint32_t lost
         try:
-            got, lost = self.reader.stats()[:2]
+            lost = self.reader.stats()[1]
         except Exception:
             return               # closed, or the interface is gone
-        self.received += <uint32_t>(got - <uint32_t>self.last[0]) - <uint32_t>(lost - <uint32_t>self.last[1])
-        self.dropped += <uint32_t>(lost - <uint32_t>self.last[1])
-        self.last = (got, lost)
+        self.dropped += <uint32_t>(lost - self.last)
+        self.last = lost
 
     cdef void release(self, Batch *b) noexcept nogil:
         cdef Block *block = b.block

@@ -46,6 +46,9 @@ RETIRE_MS = 20  # the kernel hands over a block that is not full
 FANOUT_MODES = {"hash": 0, "lb": 1, "cpu": 2}
 _ROLLOVER, _DEFRAG = 0x1000, 0x8000
 _DENIED = (errno.EPERM, errno.EACCES)
+# what pcap_activate returns
+_PCAP_DENIED = (-8, -11)
+_PCAP_ERRORS = {-5: "no such interface", -9: "the interface is down", -12: "the interface cannot be captured"}
 
 
 class Fanout(NamedTuple):
@@ -217,8 +220,11 @@ def _open_libpcap(
         reader.set_promisc(promisc and name != ANY)
         reader.set_timeout(RETIRE_MS)
         reader.set_buffer_size(ring_mb << 20)
-        if reader.activate() < 0:
-            raise pcapy.PcapError("it cannot be activated")
+        code = reader.activate()
+        if code in _PCAP_DENIED:
+            raise _denied(name)
+        if code < 0:
+            raise pcapy.PcapError(_PCAP_ERRORS.get(code, f"error {code}"))
         if sharing is not None:
             reader.set_fanout(sharing.group, option >> 16)
         linktype = reader.datalink()
@@ -234,8 +240,6 @@ def _open_libpcap(
     try:
         opened.open()
     except pcapy.PcapError as problem:
-        if os.geteuid() and "permission" in str(problem).lower():
-            raise _denied(name) from None
         raise InputError(
             f"{name}: cannot capture by libpcap: {str(problem).removeprefix(f'{name}: ')}"
         ) from None
