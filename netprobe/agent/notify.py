@@ -20,13 +20,17 @@ class Notifier:
         if address is None:
             # not for children: the notifications are ours alone
             address = os.environ.pop("NOTIFY_SOCKET", "")
-        # an abstract name begins with a zero byte, written as @
-        self._address = "\0" + address[1:] if address.startswith("@") else address
         self._stream: socket.socket | None = None
-
-    @property
-    def wanted(self) -> bool:
-        return self._address.startswith(("/", "\0"))
+        if not address.startswith(("/", "@")):
+            return
+        # an abstract name begins with a zero byte, written as @
+        path = "\0" + address[1:] if address.startswith("@") else address
+        with contextlib.suppress(OSError):
+            # now, because after the privileges are dropped the path may be out of reach
+            stream = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+            stream.setblocking(False)
+            stream.connect(path)
+            self._stream = stream
 
     def ready(self, status: str = "") -> None:
         """Started, or done with reloading. The process id is sent because a daemon is not who was started."""
@@ -43,13 +47,8 @@ class Notifier:
         self._send(f"STATUS={text}")
 
     def _send(self, *lines: str) -> None:
-        if not self.wanted:
+        if self._stream is None:
             return
         data = "\n".join(line.replace("\n", " ") for line in lines if line).encode("utf-8", "replace")
         with contextlib.suppress(OSError):
-            if self._stream is None:
-                # opened once: after the privileges are dropped the path may be out of reach
-                self._stream = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-                self._stream.setblocking(False)
-                self._stream.connect(self._address)
             self._stream.send(data)

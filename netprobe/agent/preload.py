@@ -25,7 +25,14 @@ LOG = logging.getLogger("netprobe.agent")
 #: parts of netprobe that an agent uses; the others bring heavy libraries
 PARTS = ("_core", "agent", "handlers", "inputs", "metrics", "policy")
 #: of other libraries, what they load late
-LATE = ("anyio._backends._asyncio", "uvicorn.lifespan.off", "encodings.idna", "difflib", "maxminddb", "pcapy")
+LATE = (
+    "anyio._backends._asyncio",
+    "uvicorn.lifespan.off",
+    "difflib",
+    "maxminddb",
+    "pcapy",
+    *(f"encodings.{name}" for name in ("ascii", "idna", "latin_1", "utf_8_sig", "utf_16")),
+)
 
 
 def reachable(user: User | None) -> bool:
