@@ -286,10 +286,10 @@ cdef class Feed:
                 self.serve()
             n = self.source.next_batch(b)
             if n == 0:
-                if self.source.ended:
-                    break
                 if not self.recorded:
                     self.beat(self.clock.now() - GRACE)
+                if self.source.ended:
+                    break
                 continue
             arrived = read_clock(CLOCK_MONOTONIC)
             n = b.n

@@ -18,3 +18,5 @@ class MockDns(Quiet):
         seed: int = 1,
         clock: Clock | None = None,
     ) -> None: ...
+    def frames(self, n: int) -> list[bytes]:
+        """The next n frames."""

@@ -90,8 +90,9 @@ cdef class Quiet(PacketSource):
         b.n = 0
         b.block = NULL
         self.silent = 1
-        self.rest(TICK)
-        if self.until and monotonic() >= self.until:
+        if not self.until:
+            self.rest(TICK)
+        elif self.rest(self.until - monotonic()):
             self.ended = END_CLEAN
         return 0
 
@@ -140,6 +141,10 @@ cdef class MockDns(Quiet):
         self.left -= 1
         return 1
 
+    def frames(self, int n):
+        """The next n frames, as bytes."""
+        return [self.frame[:self.build()] for _ in range(n)]
+
     cdef uint32_t build(self) noexcept nogil:
         """The next frame; its length."""
         cdef uint8_t *ip = self.frame + ETHERNET
@@ -156,7 +161,7 @@ cdef class MockDns(Quiet):
         response = (x >> 16) & 1
         if not response or self.asked_port[peer] == 0:
             self.asked_id[peer] = <uint16_t>(x >> 48)
-            self.asked_port[peer] = 1024 + <uint16_t>((x >> 32) & 0x7FFF)
+            self.asked_port[peer] = <uint16_t>(0x8000 | (x >> 32) & 0x7FFF)      # an ephemeral one
             self.asked_name[peer] = <uint8_t>((x >> 17 & 0xFF) % NAMES)
             self.asked_type[peer] = <uint8_t>((x >> 25 & 0x7F) % 5)
         memset(self.frame, 0, MOCK_FRAME)
