@@ -66,12 +66,12 @@ def _two_dashes(argv: list[str]) -> list[str]:
 
 
 def _address(arguments: dict[str, Any]) -> Address:
-    from netprobe.ui.client import Address
-
     host = arguments["-H"].removeprefix("[").removesuffix("]")
     if not host or not host.isprintable() or any(char in " /@?#[]" for char in host):
         raise UsageError(f"-H {arguments['-H']!r}: expected the name or address of a host")
     port = integer("-p", arguments["-p"], 1, HIGHEST_PORT)
+    from netprobe.ui.client import Address
+
     tls = arguments["--tls"] or arguments["--tls-noverify"]
     return Address(host, port, tls, not arguments["--tls-noverify"])
 

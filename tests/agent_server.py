@@ -20,7 +20,9 @@ CAPTURES = Path(__file__).resolve().parent / "captures"
 Answer = tuple[int, Any]
 
 
-def per_policy(summary: netprobe.Summary, policy: str = "default", *, live: int | None = None) -> dict[str, Any]:
+def per_policy(
+    summary: netprobe.Summary, policy: str = "default", *, live: int | None = None
+) -> dict[str, Any]:
     """A summary as the agent's answer for a policy (agent spec 3.4.2); `live` puts that into every rate."""
     (window,) = summary.to_dict().values()
     if live is not None:
@@ -47,9 +49,11 @@ def policy_object(*kinds: str, periods: int = 5) -> dict[str, Any]:
 
 
 class AgentServer:
-    """`routes`: path -> answer, or a function that makes one; the route "*" is for all others (404 without it)."""
+    """`routes`: path -> answer, or a function that makes one; "*" is for all others (404 without it)."""
 
-    def __init__(self, routes: Mapping[str, Answer | Callable[[], Answer]], tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, routes: Mapping[str, Answer | Callable[[], Answer]], tls: ssl.SSLContext | None = None
+    ) -> None:
         self.routes = dict(routes)
         self.requests: list[str] = []
         agent = self
@@ -79,7 +83,10 @@ class AgentServer:
 
         self.server = Server(("127.0.0.1", 0), Handler)
         if tls is not None:
-            self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
+            # the handshake is the connection's thread's business, which a silent client may hold up
+            self.server.socket = tls.wrap_socket(
+                self.server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self.port = self.server.server_address[1]
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
 
@@ -104,13 +111,15 @@ def serve(
         server.stop()
 
 
-def certificate(folder: Path) -> tuple[Path, ssl.SSLContext]:
-    """A certificate of localhost that nobody has signed but itself, and a server's context with it."""
+def certificate(folder: Path, name: str = "localhost") -> tuple[Path, ssl.SSLContext]:
+    """A certificate that nobody has signed but itself, and a server's context with it."""
     cert, key = folder / "cert.pem", folder / "key.pem"
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-        + ["-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=localhost"]
-        + ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
+            *("-nodes", "-keyout", key, "-out", cert, "-days", "2"),
+            *("-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}"),
+        ],
         check=True,
         capture_output=True,
     )

@@ -19,7 +19,7 @@ import docopt
 import mmdb_writer
 import pytest
 import zstandard
-from netprobe.cli import kprobe, pktvisor_pcap, pktvisord
+from netprobe.cli import kprobe, pktvisor_cli, pktvisor_pcap, pktvisord
 
 import netprobe
 from netprobe._core.columns import COLUMNS
@@ -164,20 +164,27 @@ def test_readme_shows_the_demo(capfdbinary: pytest.CaptureFixture[bytes]) -> Non
 # --- lists that must be complete ---
 
 
-def usage_flags() -> dict[str, bool]:
+#: page -> the usage text that it explains in a table of flags and defaults
+USAGES = {
+    "docs/pktvisor-pcap.md": pktvisor_pcap.USAGE,
+    "docs/pktvisor-cli.md": pktvisor_cli.USAGE,
+}
+
+
+def usage_flags(usage: str) -> dict[str, bool]:
     """Flags of the usage text -> do they take a value?"""
     return {
         name: bool(option.argcount)
-        for option in docopt.parse_options(pktvisor_pcap.USAGE)
+        for option in docopt.parse_options(usage)
         for name in (option.short, option.longer)
         if name
     }
 
 
-def page_flags() -> dict[str, bool]:
+def page_flags(page: str) -> dict[str, bool]:
     """Flags that the page's table explains -> does it show a value?"""
     found = {}
-    for row in re.findall(r"^\| (`-.*?) \|", PAGES["docs/pktvisor-pcap.md"].read_text(), re.MULTILINE):
+    for row in re.findall(r"^\| (`-.*?) \|", PAGES[page].read_text(), re.MULTILINE):
         for text in re.findall(r"`([^`]*)`", row):
             flag, _, value = text.partition(" ")
             assert flag not in found, f"{flag} is explained twice"
@@ -185,15 +192,17 @@ def page_flags() -> dict[str, bool]:
     return found
 
 
-def test_flags_of_the_program() -> None:
-    assert page_flags() == usage_flags()
+@pytest.mark.parametrize("page", USAGES)
+def test_flags_of_the_program(page: str) -> None:
+    assert page_flags(page) == usage_flags(USAGES[page])
 
 
-def test_defaults_of_the_program() -> None:
-    page = PAGES["docs/pktvisor-pcap.md"].read_text()
-    for option in docopt.parse_options(pktvisor_pcap.USAGE):
+@pytest.mark.parametrize("page", USAGES)
+def test_defaults_of_the_program(page: str) -> None:
+    text = PAGES[page].read_text()
+    for option in docopt.parse_options(USAGES[page]):
         if option.value not in (None, False):
-            row = next(r for r in page.splitlines() if r.startswith(f"| `{option.longer or option.short} "))
+            row = next(r for r in text.splitlines() if r.startswith(f"| `{option.longer or option.short} "))
             assert row.split("|")[2].strip().strip("`").split()[0] == option.value, row
 
 
@@ -242,9 +251,11 @@ def test_pktvisord_flags() -> None:
 def test_flags_in_running_text() -> None:
     """A long flag that a page mentions exists (those of other programs aside)."""
     others = {"--break-system-packages", "--no-ensure-ascii", *kprobe_flags(), *pktvisord_flags()}
+    for usage in USAGES.values():
+        others |= set(usage_flags(usage))
     for page, path in PAGES.items():
         mentioned = set(re.findall(r"`(--[a-z-]+)", path.read_text()))
-        assert mentioned <= {*usage_flags(), *others}, page
+        assert mentioned <= others, page
 
 
 def test_groups_in_handler_lists() -> None:

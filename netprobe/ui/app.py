@@ -69,8 +69,11 @@ class AgentApp(App[int]):
     ) -> None:
         """`client` and `interval` (s) are for tests."""
         super().__init__(ansi_color=True)
+        self.animation_level = "none"
         self._address = address
         self._poller = Poller(client or AgentClient(address), policy, self._deliver, interval=interval)
+        self._header, self._corner, self._status = HeaderPanel(), AgentPanel(), StatusLine(KEYS)
+        self._panels = [TablePanel(title) for title in TITLES]
         self._last = Update(policy, "", "unknown")
         self._shown_at = 0.0
         self._paused = False
@@ -78,12 +81,11 @@ class AgentApp(App[int]):
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="page"):
-            yield HeaderPanel()
+            yield self._header
             with Grid(id="tables"):
-                for title in TITLES:
-                    yield TablePanel(title)
-                yield AgentPanel()
-        yield StatusLine(KEYS)
+                yield from self._panels
+                yield self._corner
+        yield self._status
 
     def on_mount(self) -> None:
         loop = asyncio.get_running_loop()
@@ -103,13 +105,11 @@ class AgentApp(App[int]):
 
     def _arrange(self, width: int, height: int) -> None:
         columns = table_columns(width, height)
-        grid = self.query_one("#tables")
-        grid.styles.grid_size_columns = columns
-        header = self.query_one(HeaderPanel)
-        header.styles.width = width - 2 if columns == COLUMNS else "100%"
+        self.query_one("#tables").styles.grid_size_columns = columns
+        self._header.styles.width = width - 2 if columns == COLUMNS else "100%"
         # the layout of 5.2 takes all of 44 rows; what the last line says stands in the corner too
-        self.query_one(StatusLine).display = not (columns == COLUMNS and height == CLASSIC_ROWS)
-        self.query_one(AgentPanel).display = columns == COLUMNS
+        self._status.display = not (columns == COLUMNS and height == CLASSIC_ROWS)
+        self._corner.display = columns == COLUMNS
 
     # --- what comes from the agent ---
 
@@ -128,8 +128,8 @@ class AgentApp(App[int]):
         self._write_log(update)
         self._last = update
         if update.picture is not None and not self._paused:
-            self.query_one(HeaderPanel).show(update.picture.header)
-            for panel, table in zip(self.query(TablePanel), update.picture.tables, strict=True):
+            self._header.show(update.picture.header)
+            for panel, table in zip(self._panels, update.picture.tables, strict=True):
                 panel.show(table)
             self._shown_at = time.time()
         self._say()
@@ -138,32 +138,37 @@ class AgentApp(App[int]):
         """Title, status line and corner."""
         last = self._last
         policy = clean(last.policy, 60)
-        self.query_one(HeaderPanel).border_title = Content(
+        self._header.border_title = Content(
             f"pktvisor-cli (client: {__version__} | server: {last.server}) Policy: {policy}"
         )
+        error = (
+            f"ERROR {last.error}{' (p lists those that do)' if last.missing else ''}" if last.error else ""
+        )
+        warning = f"WARNING {last.warning}" if last.warning else ""
         clock = time.strftime("%H:%M:%S", time.localtime(self._shown_at)) if self._shown_at else "never"
         state = "PAUSED" if self._paused else "live"
         status, style = f"{state} {last.period} {clock}", ""
-        if last.error:
-            status, style = f"ERROR {last.error}", ERROR_STYLE
-        elif last.warning:
-            status, style = f"{state} {clock} WARNING {last.warning}", WARNING_STYLE
-        self.query_one(StatusLine).show(status, style)
+        if error:
+            status, style = error, ERROR_STYLE
+        elif warning:
+            status, style = f"{state} {clock} {warning}", WARNING_STYLE
+        self._status.show(status, style)
         lines = [
             (f"{self._address}, policy {policy}, {last.period or 'connecting'}", ""),
             (f"{state}, updated {clock}", ""),
-            (f"ERROR {last.error}" if last.error else "", ERROR_STYLE),
-            (f"WARNING {last.warning}" if last.warning else "", WARNING_STYLE),
+            (error, ERROR_STYLE),
+            (warning, WARNING_STYLE),
             (KEYS, ""),
         ]
-        self.query_one(AgentPanel).show([line for line in lines if line[0]])
+        self._corner.show([line for line in lines if line[0]])
 
     def _write_log(self, update: Update) -> None:
         """On standard error, where that is not the screen (agent spec 1.5); nothing twice in a row."""
         news = (update.error, update.warning)
         if news == self._logged or sys.__stderr__ is None or sys.__stderr__.isatty():
             return
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        now = time.time()
+        stamp = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(now))}.{int(now * 1000) % 1000:03d}"
         for level, text, before in zip(("error", "warning"), news, self._logged, strict=True):
             if text and text != before:
                 print(f"[{stamp}] [pktvisor-cli] [{level}] {text}", file=sys.__stderr__, flush=True)

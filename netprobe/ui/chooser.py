@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
@@ -38,6 +39,10 @@ class PolicyChooser(ModalScreen[str | None]):
         self.query_one("#chooser").border_title = Content("Policies")
         self.query_one("#choices").display = False
 
+    def on_resize(self, event: events.Resize) -> None:
+        # the frame, the note, a row above and below: the end of a list that is cut off could not be reached
+        self.query_one("#choices").styles.max_height = max(event.size.height - 5, 1)
+
     def fill(self, answer: list[Choice] | AgentError) -> None:
         """What the agent answered."""
         note, choices = self.query_one("#note", Static), self.query_one("#choices", OptionList)
@@ -50,8 +55,7 @@ class PolicyChooser(ModalScreen[str | None]):
         note.update(Content("Enter shows, Esc closes"))
         choices.display = True
         choices.clear_options()
-        for choice in answer:
-            choices.add_option(Option(Content(_line(choice)), id=choice.name))
+        choices.add_options(Option(Content(_line(choice)), id=choice.name) for choice in answer)
         names = [choice.name for choice in answer]
         choices.highlighted = names.index(self._current) if self._current in names else 0
         choices.focus()

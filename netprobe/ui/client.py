@@ -57,12 +57,14 @@ class AgentClient:
         self._limit = limit
         self._tls = _tls_context(address.verify) if address.tls else None
         self._connection: http.client.HTTPConnection | None = None
+        # a connection forgets its own before the answer is read, if the answer is the last one
+        self._socket: socket.socket | None = None
         self._expired = False
         self._closed = False
 
     def close(self) -> None:
         self._closed = True
-        self._shut()
+        self._break()
 
     # --- routes (agent spec 3.2) ---
 
@@ -128,6 +130,8 @@ class AgentClient:
         )
         response = connection.getresponse()
         body = response.read(self._limit + 1)
+        if self._expired or self._closed:
+            raise TimeoutError  # to the reader the broken connection may look like the end of the answer
         if len(body) > self._limit:
             self._shut()
             raise AgentError(f"{self.address}: the answer is longer than {self._limit >> 20} MiB")
@@ -139,12 +143,14 @@ class AgentClient:
         host, port = self.address.host, self.address.port
         connection = self._connection = http.client.HTTPConnection(host, port, timeout=self._timeout)
         connection.connect()
+        self._socket = connection.sock
         if self._tls is not None:
             # HTTPSConnection shakes hands on a socket that nobody can reach, and so no deadline could break
-            connection.sock = self._tls.wrap_socket(
+            wrapped = self._tls.wrap_socket(
                 connection.sock, server_hostname=host, do_handshake_on_connect=False
             )
-            connection.sock.do_handshake()
+            self._socket = connection.sock = wrapped
+            wrapped.do_handshake()
         return connection
 
     @contextlib.contextmanager
@@ -165,8 +171,7 @@ class AgentClient:
             timer.cancel()
 
     def _break(self) -> None:
-        connection = self._connection
-        sock = None if connection is None else connection.sock
+        sock = self._socket
         if sock is not None:
             # not SSLSocket.shutdown, which forgets the TLS state under the reader's feet
             with contextlib.suppress(OSError):
@@ -174,7 +179,7 @@ class AgentClient:
 
     def _shut(self) -> None:
         self._break()
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._socket = self._connection, None, None
         if connection is not None:
             connection.close()
 

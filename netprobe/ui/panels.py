@@ -117,7 +117,10 @@ class AgentPanel(Widget):
 
 
 class StatusLine(Widget):
-    """The last line: how it goes on the left, the keys on the right, as far as there is room."""
+    """The last line: how it goes on the left, the keys on the right.
+
+    Where both do not fit, the keys give way to a text with a style, and one without gives way to them.
+    """
 
     def __init__(self, keys: str) -> None:
         super().__init__(id="status")
@@ -131,7 +134,7 @@ class StatusLine(Widget):
     def render(self) -> Content:
         width = self.content_size.width
         room = width - cell_len(self._keys) - 2
-        text = shorten(self._text, room if room >= width // 3 else width)
+        text = shorten(self._text, width if self._style or room < width // 4 else room)
         gap = width - cell_len(text) - cell_len(self._keys)
         keys = " " * gap + self._keys if gap >= 0 else ""
         return Content.assemble((text, self._style), keys)

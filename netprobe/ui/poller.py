@@ -37,7 +37,10 @@ class Client(Protocol):
 
 
 class Update(NamedTuple):
-    """What one round brought. `picture` is None when there is nothing new to show; then `error` says why."""
+    """What one round brought. `picture` is None when there is nothing new to show; then `error` says why.
+
+    `missing`: the agent has no such policy.
+    """
 
     policy: str
     period: str
@@ -45,6 +48,7 @@ class Update(NamedTuple):
     picture: Picture | None = None
     error: str = ""
     warning: str = ""
+    missing: bool = False
 
 
 class Choice(NamedTuple):
@@ -105,7 +109,12 @@ class Poller:
             if self._listing:
                 self._listing = False
                 self._hand_over(self._list())
-            self._hand_over(self.round())
+            try:
+                self._hand_over(self.round())
+            except Exception as problem:
+                # a defect of ours; a picture that stands still without a word would be worse
+                detail = clean(f"{type(problem).__name__}: {problem}")
+                self._hand_over(self._update(error=f"internal error: {detail}"))
             self._wake.wait(self._interval)
 
     def _hand_over(self, message: Update | list[Choice] | AgentError) -> None:
@@ -127,9 +136,10 @@ class Poller:
                     raise
                 document = self._client.metrics(self._policy, self.period)
         except AgentError as problem:
-            if problem.status == NOT_FOUND:
+            missing = problem.status == NOT_FOUND
+            if missing:
                 self._periods = FIRST_WINDOW  # made anew, it may keep another number
-            return self._update(error=str(problem))
+            return self._update(error=str(problem))._replace(missing=missing)
         picture = draw(document, self._policy)
         if picture is None:
             return self._update(
@@ -182,8 +192,8 @@ def choices(answer: object) -> list[Choice]:
         modules = policy.get("modules") if isinstance(policy, Mapping) else None
         if not isinstance(modules, Mapping) or not NAME.fullmatch(name):
             continue
-        kinds = {_get(handler, "module", "type") for handler in modules.values()}
-        shown = sorted(kind for kind in kinds if isinstance(kind, str) and kind in SHOWN_KINDS)
+        kinds = [_get(handler, "module", "type") for handler in modules.values()]
+        shown = sorted({kind for kind in kinds if isinstance(kind, str)} & SHOWN_KINDS)
         if shown:
             kept = [_get(handler, "metrics", "periods_configured") for handler in modules.values()]
             periods = max((n for n in kept if type(n) is int and 0 < n <= MAX_WINDOW), default=0)
