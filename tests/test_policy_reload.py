@@ -316,6 +316,7 @@ def test_ignored_keys_are_named(
     manager.load_file(BASE.replace(old, new, 1), "agent.yaml")
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 1
+    assert caplog.records[0].levelno == (logging.INFO if "no version" in words else logging.WARNING)
     for word in words:
         assert word in lines[0]
     assert set(manager.policies) >= {"first", "second", "both"}
@@ -328,6 +329,7 @@ def test_parts_that_are_no_maps(manager: Manager, caplog: pytest.LogCaptureFixtu
     assert not manager.taps
     assert not manager.policies
     (record,) = caplog.records
+    assert record.levelno == logging.WARNING
     assert f"agent.yaml:3: visor.{part.partition(':')[0]}" in record.getMessage()
 
 

@@ -60,13 +60,17 @@ def document_of(source: Source, name: str = "") -> Document:
 
 @dataclass
 class Outline:
-    """The parts of a document: nodes by name, in the order of the text. ``notes``: lines for the log."""
+    """The parts of a document: nodes by name, in the order of the text.
+
+    ``notes`` are warnings for the log, ``infos`` what is worth a line and no warning.
+    """
 
     document: Document
     taps: dict[str, Node] = field(default_factory=dict)
     policies: dict[str, Node] = field(default_factory=dict)
     globals: dict[str, Node] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    infos: list[str] = field(default_factory=list)
 
     def note_unknown(self, node: Node, known: tuple[str, ...]) -> None:
         """A line for each key of a map that nobody reads."""
@@ -89,7 +93,7 @@ def outline_of_file(document: Document) -> Outline:
         raise root.error(f"{root.describe()}, expected a map with the keys version and visor")
     outline = Outline(document)
     if root.get("version") is None:
-        outline.notes.append(f"{name}: no version, taken as {VERSION}")
+        outline.infos.append(f"{name}: no version, taken as {VERSION}")
     elif not _is_version(root):
         node = root.entries["version"]
         raise node.error(f"unsupported version: {node.describe()}, expected {VERSION}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ from netprobe.hosts import parse_hosts
 from netprobe.policy.nodes import MAX_MESSAGE, shortened
 
 PCAP_SOURCES = ("libpcap", "af_packet", "mock")
+#: the ring of the kernel is many times faster, and Linux only
+DEFAULT_SOURCE = "af_packet" if sys.platform.startswith("linux") else "libpcap"
 #: aliases of input types
 SAME_TYPE = {"sflow": "flow"}
 
@@ -32,6 +35,11 @@ def pcap_source(value: object) -> str:
     if value not in PCAP_SOURCES:
         raise Bad(f"{kind_of(value)}, which is unknown; expected one of {', '.join(PCAP_SOURCES)}")
     return str(value)
+
+
+def connections(value: object) -> int:
+    # the reassembler has a limit of its own, far below
+    return min(unsigned(value), (1 << 32) - 1)
 
 
 def host_spec(value: object) -> str:
@@ -80,12 +88,18 @@ PCAP = InputType(
             "networks of the host, `addr/len[,addr/len…]`; those of the interface are added",
         ),
         "pcap_source": Key(
-            pcap_source, ", ".join(PCAP_SOURCES), "libpcap", "how packets are captured; `mock` makes them up"
+            pcap_source,
+            ", ".join(PCAP_SOURCES),
+            DEFAULT_SOURCE,
+            "how packets are captured; `mock` makes them up",
         ),
         "debug": Key(boolean, "boolean", "false", "accepted, without effect"),
         "pcap_file": Key(text, "text", "none", "read this capture instead of an interface"),
         "tcp_packet_reassembly_cache_limit": Key(
-            unsigned, "number", "300000", "TCP connections tracked at once; 0: as many as there is room for"
+            connections,
+            "number",
+            "300000",
+            "TCP connections tracked at once; 0: as many as there is room for",
         ),
     },
     {"bpf": _BPF},
@@ -108,7 +122,7 @@ _TYPES = {one.name: one for one in (PCAP, DNSTAP, FLOW, NETPROBE, MOCK)}
 INPUT_TYPES = ("pcap", "dnstap", "flow", "sflow", "netprobe", "mock")
 # quotes are honoured under these keys, of any input: taps are typed before it is known who uses them
 STRING_KEYS = (
-    *(key for key, row in (PCAP.config or {}).items() if row.read not in (boolean, unsigned)),
+    *(key for key, row in (PCAP.config or {}).items() if row.read not in (boolean, connections)),
     *("dnstap_file", "socket", "tcp", "flow_type", "bind", "test_type", "target", "except_on_start"),
 )
 

@@ -105,6 +105,8 @@ class Manager:
         outline = outline_of_file(document_of(document, path))
         with self._lock:
             self._check_open()
+            for line in outline.infos:
+                LOG.info("%s", line)
             for line in outline.notes:
                 LOG.warning("%s", line)
             self._apply(outline)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from netprobe.errors import InputError
+from netprobe.policy.inputs import DEFAULT_SOURCE
 
 if TYPE_CHECKING:
     from netprobe._core.bpf import BpfProgram
@@ -48,7 +49,7 @@ def open_input(input_type: str, config: Mapping[str, Any], clock: Clock, stop: A
         return _quiet(config, clock)
     if config.get("pcap_file"):
         return _file(str(config["pcap_file"]), str(config.get("bpf") or ""), stop)
-    source = str(config.get("pcap_source") or "libpcap")
+    source = str(config.get("pcap_source") or DEFAULT_SOURCE)
     if source == "mock":
         return _mock(clock)
     iface = str(config.get("iface") or "")

@@ -13,7 +13,7 @@ from netprobe._core.mock import Quiet
 from netprobe.errors import ConfigError, InputError, NetprobeError
 from netprobe.hosts import parse_hosts
 from netprobe.policy.handler_set import STREAM_LIMIT, HandlerSet
-from netprobe.policy.inputs import check_input
+from netprobe.policy.inputs import DEFAULT_SOURCE, check_input
 from netprobe.policy.inputs import input_type as lookup_type
 from netprobe.policy.openers import Opened, open_input
 
@@ -256,7 +256,7 @@ class InputStream:
     def _source_kind(self) -> str:
         if self.recorded:
             return "unknown"
-        return str(self.config.get("pcap_source") or "libpcap")
+        return str(self.config.get("pcap_source") or DEFAULT_SOURCE)
 
     def stats(self) -> dict[str, Any]:
         """Packets, losses by stage, and what the capture thread used.
