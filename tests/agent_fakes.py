@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import yaml
@@ -53,6 +54,7 @@ class FakePolicy:
         self.name, self.periods, self.broken = name, periods, False
         self.names = [f"{name}-{tap}-{window.config.name}" for window in buckets[0]]
         self.module_names = self.names
+        self.parts = [SimpleNamespace(handlers=self)]
         self.buckets = [
             [
                 window.with_labels(handler=handler, policy=name, tap=tap)
@@ -96,6 +98,9 @@ class FakePolicy:
             },
             "modules": modules,
         }
+
+    def accumulated(self) -> int:
+        return len(self.buckets)
 
     def bucket(self, n: int) -> list[HandlerWindow]:
         if self.broken:

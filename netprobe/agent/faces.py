@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from netprobe.metrics.keys import GeoNames
+from netprobe.metrics.totals import Buckets
 from netprobe.metrics.window import HandlerWindow
 
-__all__ = ["ManagerFace", "PolicyFace", "TapFace", "geo_of", "policies_of", "taps_of"]
+__all__ = ["ManagerFace", "PolicyFace", "TapFace", "buckets_of", "geo_of", "policies_of", "taps_of"]
 
 
 Item = TypeVar("Item")
@@ -19,9 +20,17 @@ class TapFace(Protocol):
         """The tap object of agent spec 3.3."""
 
 
+class PartFace(Protocol):
+    @property
+    def handlers(self) -> Buckets:
+        """The handlers on one input."""
+
+
 class PolicyFace(Protocol):
     @property
     def name(self) -> str: ...
+    @property
+    def parts(self) -> Sequence[PartFace]: ...
 
     @property
     def module_names(self) -> list[str]:
@@ -59,6 +68,11 @@ def policies_of(manager: ManagerFace) -> dict[str, PolicyFace]:
 def taps_of(manager: ManagerFace) -> dict[str, TapFace]:
     """The taps of this moment."""
     return _snapshot(manager.taps)
+
+
+def buckets_of(policy: PolicyFace) -> list[Buckets]:
+    """The buckets of a policy's handlers, by input: each input has a clock of its own."""
+    return [part.handlers for part in policy.parts]
 
 
 def geo_of(manager: ManagerFace) -> GeoNames | None:

@@ -21,7 +21,7 @@ from netprobe.agent.answers import Answer, empty, failure, html, json_answer, te
 from netprobe.agent.auth import allows
 from netprobe.agent.faces import ManagerFace, PolicyFace, policies_of, taps_of
 from netprobe.agent.health import Health, inputs_of
-from netprobe.agent.prometheus import Pages
+from netprobe.agent.prometheus import pages_of
 from netprobe.agent.rendering import Work
 from netprobe.agent.routes import ALL_POLICIES, NAME_PATTERN, ROUTES, Route
 from netprobe.agent.server import Server
@@ -261,6 +261,7 @@ class _Api:
 
     def close(self) -> None:
         self.work.close()
+        self._pages.close()
 
     def landing(self) -> Answer:
         names = sorted(policies_of(self._manager))
@@ -384,13 +385,6 @@ class _Api:
             with contextlib.suppress(PeriodError):
                 document[each] = read(policy)
         return json_answer(document)
-
-
-def pages_of(style: str, manager: ManagerFace, health: Health, instance: str | None) -> Pages:
-    """The Prometheus pages of a style; ConfigError for one that does not exist."""
-    if style == "classic":
-        return Pages(manager, health, instance)
-    raise ConfigError(f"prom_style: {style!r}, expected classic or modern")
 
 
 def number(digits: str) -> int:
