@@ -75,6 +75,9 @@ class HandlerSet:
         check_window(n, self.periods)
         return self._windows(0, min(n, self.buckets) - 1)
 
+    def open_transactions(self, name: str) -> int | None:
+        return 0
+
     def period_info(self, name: str | None = None) -> list[dict[str, Any]]:
         return [{"start_tstamp": "2020-09-13 12:26:40", "read_only": False, "length": 0}]
 

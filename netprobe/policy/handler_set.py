@@ -167,6 +167,11 @@ class HandlerSet:
         finally:
             self._lock.release()
 
+    def open_transactions(self, name: str) -> int | None:
+        """Queries of a handler that wait for their response; None: it does not look at transactions."""
+        one = self._accumulators[self.names.index(name)]
+        return int(one.open_transactions()) if hasattr(one, "open_transactions") else None
+
     # --- reading ---
 
     def accumulated(self) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from netprobe.handlers.config import HandlerConfig, HandlerSpec
 from netprobe.metrics import render_json
 from netprobe.metrics.like import merge_like
+from netprobe.metrics.table import DEFAULT_VERSION
 from netprobe.metrics.window import HandlerWindow
 from netprobe.policy.specs import Plan, PolicySpec
 from netprobe.policy.taps import Origin, Tap
@@ -30,6 +31,7 @@ class RunningHandlers(Protocol):
     def accumulated(self) -> int: ...
     def bucket(self, n: int) -> list[HandlerWindow]: ...
     def window(self, n: int) -> list[HandlerWindow]: ...
+    def open_transactions(self, name: str) -> int | None: ...
     def period_info(self, name: str | None = None) -> list[dict[str, Any]]: ...
 
 
@@ -221,4 +223,14 @@ class Policy:
                         "periods": part.handlers.period_info(name),
                     },
                 }
+                if config.type == "dns":
+                    shown["dns"] = self._dns(part, name, config)
                 yield name, shown
+
+    def _dns(self, part: Part, name: str, config: HandlerConfig) -> dict[str, Any]:
+        """Transactions that are open; in 1.0 also whether messages are chosen by rcode or name alone."""
+        shown: dict[str, Any] = {"xact": {"open": part.handlers.open_transactions(name) or 0}}
+        if config.version == DEFAULT_VERSION:
+            chosen = config.options.get("only_rcode") or config.options.get("only_qname")
+            shown["predicate"] = {"enabled": bool(chosen)}
+        return shown
