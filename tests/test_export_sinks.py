@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.packet import Raw
 from scapy.utils import wrpcap
 
-from netprobe.export import Exporter, ExportError, FlowBatch, NullSink
+from netprobe.export import Exporter, ExportError, FlowBatch, NullSink, ipfix
 from netprobe.export.ipfix import IpfixSink
 from netprobe.export.jsonl import JsonlSink
 from netprobe.export.kentik import KentikSink, to_records
@@ -164,7 +166,68 @@ def test_ipfix_many_records(tmp_path: Path) -> None:
     for message in messages:
         assert int(message["sequence"][0]) == seen
         seen += len(message["octets"])
-    assert sum(message["template_id"] == ["256", "257"] for message in messages) >= 2
+    assert sum(message["template_id"][:2] == ["256", "257"] for message in messages) >= 2
+
+
+@pytest.mark.tool("tshark")
+def test_ipfix_carries_what_decoders_found(tmp_path: Path) -> None:
+    """By ntop's elements, which tshark knows; wanted is what the JSON lines of the same records show."""
+    wanted: list[dict[str, Any]] = []
+
+    def send(sink: IpfixSink) -> None:
+        lines = tmp_path / "x"
+        plain = JsonlSink(str(lines))
+        for name in ("app-http.pcap", "app-tls.pcap", "app-radius.pcap", "demo.pcap"):
+            replay = Replay(str(CAPTURES / name), seed=1)
+            for one in replay.batches():
+                sink.write(one)
+                plain.write(one)
+            replay.close()
+        plain.close(None)
+        wanted.extend(json.loads(line) for line in lines.read_text().splitlines())
+
+    collector = Collector(send)
+    assert max(map(len, collector.datagrams)) <= 1400
+    known = {
+        "dns_query": "dns_query",
+        "dns_query_type": "dns_query_type",
+        "dns_ret_code": "dns_ret_code",
+        "http_url": "http_url",
+        "http_host": "http_host",
+        "http_ret_code": "http_status",
+        "ssl_server_name": "tls_server_name",
+        "dhcp_client_ip": "dhcp_yi_addr",
+        "dhcp_clien_name": "dhcp_hostname",
+        "radius_user_name": "radius_user_name",
+        "radius_framed_ip_addr": "radius_framed_ip_addr",
+        "client_nw_latency_ms": "client_nw_latency_ms",
+        "appl_latency_ms": "appl_latency_ms",
+    }
+    names = ["octets", *(f"pie.ntop.{name}" for name in known)]
+    messages = collector.fields(tmp_path / "x.pcap", *names)
+    assert sum(len(m["octets"]) for m in messages) == len(wanted)
+    for element, column in known.items():
+        got = Counter(v for m in messages for v in m[f"pie.ntop.{element}"] if v not in ("", "0"))
+        # tshark takes these texts for ASCII
+        values = (str(r[column]).encode().decode("ascii", "replace") for r in wanted if r.get(column))
+        expected = Counter(p for v in values for p in v[:254].split(",") if p and p != "0")
+        assert got == expected, column
+        assert got or column == "dns_ret_code"
+
+
+def test_ipfix_texts_are_cut_at_a_character() -> None:
+    assert ipfix.cut(b"x" * 254) == b"x" * 254
+    assert ipfix.cut(b"x" * 255) == b"x" * 254
+    assert ipfix.cut(b"x" * 253 + "é".encode() + b"y") == b"x" * 253
+
+
+def test_ipfix_has_not_any_number_of_templates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ipfix, "TEMPLATES_MOST", 2)
+    collector = Collector(lambda sink: sink.write(batch(FLOW, SIX, {})))
+    templates = collector.datagrams[0]
+    assert struct.unpack_from("!HHHH", templates, 16)[2] == 256
+    numbers = [struct.unpack_from("!H", data, 16)[0] for data in collector.datagrams]
+    assert numbers == [2, 256, 257]
 
 
 def test_ipfix_no_such_host() -> None:

@@ -1,5 +1,7 @@
-"""Flow records as IPFIX (RFC 7011) over UDP, to any collector. Information elements: IANA's registry.
+"""Flow records as IPFIX (RFC 7011) over UDP, to any collector.
 
+Information elements are IANA's, and ntop's (enterprise 35632) for latencies and what decoders found: kprobe's
+columns are called as theirs are, and collectors know them. Each set of such fields has a template of its own.
 UDP has no acknowledgements: what a collector misses is gone, it sees that by the sequence numbers. Templates
 are sent first and again and again. Times are rounded down to milliseconds.
 """
@@ -51,11 +53,50 @@ _COMMON = (
 _COMMON_FORMAT = "HHBBHQQQQ6s6sHBI"
 
 
+NTOP = 35632
+ENTERPRISE = 0x8000
+VARIABLE = 0xFFFF
+#: a text has fewer bytes: one is enough to say how many, and a record with four of them fits into a message
+TEXT_MAX = 255
+#: column -> element of ntop, bytes. All of them, or none
+HEALTH = {
+    "client_nw_latency_ms": (123, 4),
+    "server_nw_latency_ms": (124, 4),
+    "appl_latency_ms": (125, 4),
+    "retransmits": (110, 4),  # RETRANSMITTED_OUT_PKTS, like the column of that name
+    "reordered": (111, 4),  # OOORDER_IN_PKTS
+}
+#: application field -> element of ntop, bytes. The others have none
+APPS = {
+    "dns_query": (205, VARIABLE),
+    "dns_query_type": (207, 2),
+    "dns_ret_code": (208, 1),
+    "dns_response": (398, VARIABLE),
+    "http_url": (180, VARIABLE),
+    "http_host": (187, VARIABLE),
+    "http_referer": (182, VARIABLE),
+    "http_ua": (183, VARIABLE),
+    "http_status": (181, 2),
+    "tls_server_name": (188, VARIABLE),
+    "dhcp_msg_type": (429, 1),
+    "dhcp_yi_addr": (354, 4),
+    "dhcp_hostname": (355, VARIABLE),
+    "radius_user_name": (242, VARIABLE),
+    "radius_framed_ip_addr": (249, 4),
+    "radius_acct_session_id": (250, VARIABLE),
+}
+HEALTH_RECORD = struct.Struct("!5I")
+#: more sets of fields than that are not told apart: what exceeds it goes without them
+TEMPLATES_MOST = 500
+
+
 class _Template(NamedTuple):
     number: int
     elements: tuple[tuple[int, int], ...]
     record: struct.Struct
     address_bytes: int
+    #: of ntop
+    more: tuple[tuple[int, int], ...] = ()
 
 
 TEMPLATES = {
@@ -82,29 +123,51 @@ class IpfixSink(Sink[FlowBatch]):
         self._sequence = 0
         self._messages = 0
         self._told = -TEMPLATES_EVERY_S
+        #: (IP version, names of ntop's fields) -> template
+        self._templates: dict[tuple[int, tuple[str, ...]], _Template] = {
+            (version, ()): template for version, template in TEMPLATES.items()
+        }
+        self._new = True
 
     def write(self, batch: FlowBatch) -> None:
-        versions = batch.numbers("l3")
-        rows = list(_rows(batch))
-        for version, template in TEMPLATES.items():
+        packed: dict[tuple[int, tuple[str, ...]], list[bytes]] = {}
+        for row, version, health, fields in zip(
+            _rows(batch), batch.numbers("l3"), _health(batch), _decoded(batch), strict=True
+        ):
+            names = (*(HEALTH if health else ()), *(name for name, _ in fields))
+            if (version, names) not in self._templates and not self._make(version, names):
+                names, health, fields = (), b"", []
+            template = self._templates[version, names]
             size = template.address_bytes
-            packed = [
-                template.record.pack(row[0][:size], row[1][:size], *row[2:])
-                for row, found in zip(rows, versions, strict=True)
-                if found == version
-            ]
-            per_message = (MESSAGE_MAX - HEADER.size - SET.size) // template.record.size
-            for at in range(0, len(packed), per_message):
-                self._data(template, packed[at : at + per_message])
+            record = template.record.pack(row[0][:size], row[1][:size], *row[2:])
+            if names:
+                record += health + b"".join(value for _, value in fields)
+            packed.setdefault((version, names), []).append(record)
+        for key, records in sorted(packed.items()):
+            for some in _messages(records):
+                self._data(self._templates[key], some)
+
+    def _make(self, version: int, names: tuple[str, ...]) -> bool:
+        """A template for these fields, unless there are too many."""
+        if len(self._templates) >= TEMPLATES_MOST:
+            return False
+        base = TEMPLATES[version]
+        more = tuple(HEALTH[name] if name in HEALTH else APPS[name] for name in names)
+        self._templates[version, names] = base._replace(number=256 + len(self._templates), more=more)
+        self._new = True
+        return True
 
     def close(self, limit_s: float | None) -> None:
         self._socket.close()
 
     def _data(self, template: _Template, records: list[bytes]) -> None:
         now = time.monotonic()
-        if self._messages % TEMPLATES_EVERY_MESSAGES == 0 or now - self._told >= TEMPLATES_EVERY_S:
+        again = self._messages % TEMPLATES_EVERY_MESSAGES == 0 or now - self._told >= TEMPLATES_EVERY_S
+        if self._new or again:
+            self._new = False
             self._told = now
-            self._send(TEMPLATE_SET, b"".join(map(_described, TEMPLATES.values())))
+            for some in _messages([_described(one) for one in self._templates.values()]):
+                self._send(TEMPLATE_SET, b"".join(some))
         self._messages += 1
         self._send(template.number, b"".join(records))
         # counts data records, and wraps (RFC 7011, 3.1)
@@ -121,7 +184,67 @@ class IpfixSink(Sink[FlowBatch]):
 
 def _described(template: _Template) -> bytes:
     pairs = b"".join(struct.pack("!HH", *element) for element in template.elements)
-    return struct.pack("!HH", template.number, len(template.elements)) + pairs
+    pairs += b"".join(struct.pack("!HHI", ENTERPRISE | number, size, NTOP) for number, size in template.more)
+    return struct.pack("!HH", template.number, len(template.elements) + len(template.more)) + pairs
+
+
+def _messages(pieces: list[bytes]) -> Iterator[list[bytes]]:
+    """As many as fit into one message each."""
+    some: list[bytes] = []
+    room = most = MESSAGE_MAX - HEADER.size - SET.size
+    for piece in pieces:
+        if len(piece) > room and some:
+            yield some
+            some, room = [], most
+        some.append(piece)
+        room -= len(piece)
+    if some:
+        yield some
+
+
+def _health(batch: FlowBatch) -> list[bytes]:
+    """Latencies and TCP's troubles of each record; nothing where nothing is known."""
+    sides = [
+        zip(batch.numbers(f"in_{n}"), batch.numbers(f"out_{n}"), strict=True)
+        for n in ("retransmits", "reordered")
+    ]
+    latencies = [batch.numbers(f"{name}_latency_ms") for name in ("client_nw", "server_nw", "appl")]
+    found = []
+    for client, server, appl, retransmits, reordered in zip(*latencies, *sides, strict=True):
+        values = (client, server, max(appl, 0), sum(retransmits), sum(reordered))
+        found.append(HEALTH_RECORD.pack(*values) if any(values) or appl >= 0 else b"")
+    return found
+
+
+def _decoded(batch: FlowBatch) -> list[list[tuple[str, bytes]]]:
+    """Application fields of each record: name, value as it is sent."""
+    found: list[list[tuple[str, bytes]]] = [[] for _ in range(batch.rows)]
+    apps = batch.apps
+    if apps is None or not len(apps):
+        return found
+    for name in apps.names():
+        if name not in APPS:
+            continue
+        size = APPS[name][1]
+        values, offsets, present = apps.column(name, batch.rows, binary=True)
+        raw = bytes(values) if offsets is not None else b""
+        for row, there in enumerate(present):
+            if not there:
+                continue
+            if offsets is None:
+                value = min(values[row], (1 << 8 * size) - 1).to_bytes(size)
+            else:
+                value = raw[offsets[row] : offsets[row + 1]]
+                if size == VARIABLE:
+                    value = cut(value)
+                    value = bytes([len(value)]) + value
+            found[row].append((name, value))
+    return found
+
+
+def cut(text: bytes) -> bytes:
+    """Whole characters of it."""
+    return text if len(text) < TEXT_MAX else text[: TEXT_MAX - 1].decode(errors="ignore").encode()
 
 
 def _rows(batch: FlowBatch) -> Iterator[tuple[Any, ...]]:
