@@ -30,8 +30,13 @@ import netns
 ROOT = Path(__file__).resolve().parents[1]
 CAPTURES = ROOT / "tests" / "captures"
 PORT = 10853
-#: what the console script runs
-PKTVISORD = [sys.executable, "-c", "import sys; from netprobe.cli.pktvisord import main; sys.exit(main())"]
+#: what the console script runs; SIGUSR1 has it say where it is
+PKTVISORD = [
+    sys.executable,
+    "-c",
+    "import faulthandler, signal, sys; faulthandler.register(signal.SIGUSR1); "
+    "from netprobe.cli.pktvisord import main; sys.exit(main())",
+]
 LOG_LINE = re.compile(
     r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}\] \[visor\] \[(debug|info|warning|error)\] (.*)"
 )
@@ -71,8 +76,17 @@ class Agent:
         self.scheme = "https" if tls else "http"
         self.program = namespace.popen(*program, *arguments, **popen)
         if start:
-            found = self.program.wait_for(r"web server listening on \S+:(\d+)")
-            self.port = int(found[1])
+            self.port = int(self._listening()[1])
+
+    def _listening(self) -> re.Match[str]:
+        try:
+            return self.program.wait_for(r"web server listening on \S+:(\d+)")
+        except AssertionError as problem:
+            if self.program.process.poll() is None:
+                self.send(signal.SIGUSR1)
+                netns.until(lambda: "most recent call first" in self.program.stderr)
+                raise AssertionError(f"{problem}{self.program.stderr}") from None
+            raise
 
     @property
     def pid(self) -> int:

@@ -5,6 +5,7 @@ A case's number stands in its test's name. B-02 and B-03 are in test_pktvisord.p
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import Any
 
 import netns
 import pytest
-from agentkit import Agent
+from agentkit import CAPTURES, PKTVISORD, Agent
 
 pytestmark = pytest.mark.root
 
@@ -220,6 +221,46 @@ def test_b22_no_tap_matches(alone: netns.End, admin: Agent) -> None:
 def test_b23_taps_are_not_validated_until_used(kind: str, admin: Agent) -> None:
     document = {"version": "1.0", "visor": {"taps": {"later": {"input_type": kind}}}}
     assert post(admin, "taps", document).status == 201
+
+
+# --- B-14: closed buckets never change ---------------------------------------------------------------------
+
+
+@pytest.mark.tool("faketime", "tcpreplay", "ethtool")
+def test_b14_buckets_move_on_unchanged() -> None:
+    """Minutes pass in seconds: the agent's clock runs thirty times as fast."""
+    with netns.pair() as (sender, receiver):
+        agent = Agent(receiver, receiver.iface, program=["faketime", "-f", "+0 x30", *PKTVISORD])
+        rounds: list[list[Any]] = []
+        while len(rounds) < 6:
+            sender.replay(CAPTURES / "demo.pcap")
+            found = closed_buckets(agent)
+            if found and (not rounds or start(found[0]) != start(rounds[-1][0])):
+                rounds.append(found)
+        for before, after in itertools.pairwise(rounds):
+            assert after[1 : 1 + len(before)] == before[:3]
+        assert len(rounds[-1]) == 4
+        totals = [one["default"]["default-default-net"]["packets"]["total"] for one in rounds[-1]]
+        assert min(totals) > 0
+
+
+def closed_buckets(agent: Agent) -> list[Any]:
+    """Buckets 1 to 4, those that there are, all of one moment."""
+    while True:
+        found = []
+        for n in range(1, 5):
+            answer = agent.request(f"policies/default/metrics/bucket/{n}")
+            if answer.status == 425:
+                break
+            assert answer.status == 200, answer
+            found.append(answer.json)
+        again = agent.request("policies/default/metrics/bucket/1")
+        if not found or again.json == found[0]:
+            return found
+
+
+def start(bucket: Any) -> int:
+    return int(bucket["default"]["default-default-net"]["packets"]["period"]["start_ts"])
 
 
 # --- B-06: the schema of what windows hold (agent spec 8.2) ------------------------------------------------
