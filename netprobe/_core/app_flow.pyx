@@ -17,6 +17,7 @@ from netprobe._core.app_datagram cimport (
     APP_RECORD, app_datagram, app_datagrams_expire, app_datagrams_free, app_datagrams_init,
 )
 from netprobe._core.app_stream cimport app_streams_feed, app_streams_finish, app_streams_free, app_streams_init
+from netprobe._core.decode cimport decode_batch
 from netprobe._core.flow cimport FC_DEAF, FC_UNCOUNTED, FLOW_NIL, flow_export_now, flow_find
 from netprobe._core.packet cimport PF_CUT, PF_TUNNEL, PROTO_TCP, PROTO_UDP, Packet
 from netprobe._core.stream cimport Stream
@@ -33,8 +34,10 @@ cdef enum:
 cdef int64_t SWEEP_NS = 1000000000
 
 
-cdef int apps_init(FlowApps *a, FlowTable *t, uint32_t streams) noexcept nogil:
+cdef int apps_init(FlowApps *a, FlowTable *t, uint32_t streams, const DecodeConfig *c, DecodeStats *stats) noexcept nogil:
     a.table = t
+    a.decode = c
+    a.decode_stats = stats
     a.ready = 1
     app_datagrams_init(&a.datagrams, 0, 53)
     if app_streams_init(&a.streams, &a.ports, streams, on_stream_record, a) < 0:
@@ -113,7 +116,18 @@ cdef void on_deaf(void *ctx, Stream *s, int side) noexcept nogil:
 cdef void apps_packet(FlowApps *a, FlowTable *t, const FlowPacket *v) noexcept nogil:
     cdef const Packet *p = v.pkt
     cdef FlowCell *c = &t.cells[v.cell]
-    if not a.decoders >> c.app & 1 or p == NULL or p.l4 != v.proto or p.flags & PF_TUNNEL:
+    if not a.decoders >> c.app & 1:
+        return
+    if v.tcp_flags & TCP_SYN:
+        c.flags &= ~<uint8_t>FC_DEAF
+        if c.peer != FLOW_NIL:
+            t.cells[c.peer].flags &= ~<uint8_t>FC_DEAF
+    elif c.flags & FC_DEAF and (c.peer == FLOW_NIL or t.cells[c.peer].flags & FC_DEAF):
+        return                       # the end of a connection that is not read
+    if p == NULL and v.raw != NULL:
+        decode_batch(a.decode, v.raw, 1, &a.packet, a.decode_stats)
+        p = &a.packet
+    if p == NULL or p.l4 != v.proto or p.flags & PF_TUNNEL:
         return
     if v.proto == PROTO_UDP:
         if v.payload == 0 or p.payload_len == 0:
@@ -125,12 +139,6 @@ cdef void apps_packet(FlowApps *a, FlowTable *t, const FlowPacket *v) noexcept n
         if app_datagram(&a.datagrams, c.app, p.data + p.payload_off, p.payload_len, p, &a.record) == APP_RECORD:
             report(a, v.cell, &a.record)
         return
-    if v.tcp_flags & TCP_SYN:
-        c.flags &= ~<uint8_t>FC_DEAF
-        if c.peer != FLOW_NIL:
-            t.cells[c.peer].flags &= ~<uint8_t>FC_DEAF
-    elif c.flags & FC_DEAF and (c.peer == FLOW_NIL or t.cells[c.peer].flags & FC_DEAF):
-        return                       # the end of a connection that is not read
     if c.app == APP_ID_TLS and c.app_state == 0 and c.peer != FLOW_NIL and t.cells[c.peer].app_state:
         c.app_state = t.cells[c.peer].app_state
         a.notes[c.app_state].refs += 1

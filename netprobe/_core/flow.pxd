@@ -5,7 +5,7 @@ leaves the table goes through `on_record`, one FlowRecord at a time. Times are p
 """
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from netprobe._core.packet cimport Packet
+from netprobe._core.packet cimport Packet, RawPacket
 from netprobe._core.tracker cimport TcpState
 
 cdef enum:
@@ -25,7 +25,8 @@ cdef enum:
 cdef enum:
     # FlowCell.flags
     FC_LIVE = 1
-    FC_FIRST = 2                 # sent the flow's first packet: leads the pair in bidirectional mode
+    FC_FIRST = 2                 # bidirectional: sent the flow's first packet, leads the pair
+    FC_PUT_OFF = 2               # schedule: `due` is later than the deadline until there is a packet
     FC_UNCOUNTED = 4             # sampled out, but its reverse is exported: decode and track only (spec 3.10)
     FC_PAYLOAD = 8               # `payload_ts` is valid
     FC_V6 = 16
@@ -63,10 +64,12 @@ cdef struct FlowPacket:
     uint16_t vlan                # innermost identifier, 0 without
     uint8_t smac[6]
     uint8_t dmac[6]
-    const Packet *pkt            # where the payload is; NULL in tests
+    const Packet *pkt            # where the payload is; NULL: to be decoded from `raw`
+    const RawPacket *raw         # NULL in tests
     # the table's
     uint32_t tag
     uint32_t cell                # after flow_update: its cell, FLOW_NIL when not counted
+    uint32_t ahead               # what to ask memory for next
 
 cdef struct FlowCell:
     # first cache line: found and counted here

@@ -55,7 +55,7 @@ cdef enum:
     CAPACITY_MIN = 64
     CAPACITY_MAX = 67108864
     EVICT_LOOK = 8
-    GROUP = 32                   # packets whose memory is asked for before any is counted
+    GROUP = 16                   # packets whose memory is asked for together
     LOOK = 16                    # cells looked at together in a pass
     AHEAD = 4                    # groups of LOOK cells by which a pass asks for memory ahead
     DUE_FREE = 0x7FFFFFFF
@@ -544,7 +544,8 @@ cdef uint32_t create(FlowTable *t, const FlowPacket *v, uint32_t peer) noexcept 
     c.app_state = 0
     c.phase = 0
     if peer == FLOW_NIL:
-        c.flags |= FC_FIRST
+        if t.config.bidirectional:
+            c.flags |= FC_FIRST
     else:
         t.cells[peer].peer = i
     stamp(t, c, v)
@@ -674,7 +675,8 @@ cdef inline void count(FlowTable *t, FlowPacket *v) noexcept nogil:
         if c.packets == 0:
             c.first = v.ts
             c.last = v.ts            # of what is counted now, though an older packet may have come later
-            if t.config.schedule:
+            if c.flags & FC_PUT_OFF and t.config.schedule:
+                c.flags &= ~<uint8_t>FC_PUT_OFF
                 t.due[i] = c.deadline
         elif v.ts < c.last and v.ts < c.first:
             c.first = v.ts
@@ -701,73 +703,119 @@ cdef inline void start(FlowTable *t, int64_t ts) noexcept nogil:
     t.compacted = -0x4000000000000000
 
 
-cdef uint32_t flow_update(FlowTable *t, FlowPacket *v, uint32_t n) noexcept nogil:
-    cdef uint32_t base = 0, i, k, end, peer, found, n_wanted
-    cdef uint32_t[GROUP] wanted
-    cdef FlowCell *c
+# What a packet needs lies in memory one step behind the other: slot, cell, tracker, and sometimes the other direction's
+# cell and tracker. Each step asks for the next, a group of packets before that is read. (Every one of these functions
+# writes something: one that did nothing but ask would have no effect, and gcc leaves such calls out.)
+
+cdef inline void ask_slots(const FlowTable *t, FlowPacket *v, uint32_t n) noexcept nogil:
+    cdef uint32_t i
+    for i in range(n):
+        v[i].tag = tag_of(t, &v[i])
+        ask(&t.slots[home_of(t, v[i].tag)])
+
+
+cdef inline void ask_cells(const FlowTable *t, FlowPacket *v, uint32_t n) noexcept nogil:
+    cdef uint32_t i, k, peer
+    for i in range(n):
+        k = guess(t, v[i].tag, &peer)
+        v[i].cell = k
+        if k == FLOW_NIL:
+            k = peer
+            if k != FLOW_NIL:
+                ask(&t.cells[k].first)
+        if k != FLOW_NIL:
+            ask(&t.cells[k])
+            if not t.config.schedule:
+                ask(&t.cells[k].first)
+
+
+cdef inline void ask_trackers(const FlowTable *t, FlowPacket *v, uint32_t n) noexcept nogil:
+    cdef uint32_t i, k
+    cdef const FlowCell *c
+    for i in range(n):
+        k = v[i].cell
+        v[i].ahead = FLOW_NIL
+        if k == FLOW_NIL:
+            continue
+        c = &t.cells[k]
+        if t.config.bidirectional and c.peer != FLOW_NIL:
+            ask(&t.cells[c.peer])
+            ask(&t.cells[c.peer].first)
+        if v[i].proto == PROTO_TCP and c.tracker < t.tracker_top:
+            ask(&t.trackers[c.tracker])
+            v[i].ahead = c.tracker
+
+
+cdef inline void ask_links(const FlowTable *t, FlowPacket *v, uint32_t n) noexcept nogil:
+    """Of the segments whose other direction matters (track_wants_peer): where it is."""
+    cdef uint32_t i, k
     cdef const TcpState *s
+    for i in range(n):
+        k = v[i].ahead
+        if k == FLOW_NIL:
+            continue
+        s = &t.trackers[k]
+        if v[i].tcp_flags & TCP_SYN or s.flags & TS_FIN or (s.flags & TS_SYN and s.scaling < SCALING_ON):
+            ask(&t.cells[v[i].cell].first)
+        else:
+            v[i].ahead = FLOW_NIL
+
+
+cdef inline void ask_peers(const FlowTable *t, FlowPacket *v, uint32_t n) noexcept nogil:
+    cdef uint32_t i, k
+    for i in range(n):
+        if v[i].ahead != FLOW_NIL:
+            k = t.cells[v[i].cell].peer
+            v[i].ahead = k
+            if k < t.top:
+                ask(&t.cells[k])
+
+
+cdef uint32_t flow_update(FlowTable *t, FlowPacket *v, uint32_t n) noexcept nogil:
+    cdef uint32_t at = 0, i, k, end
     if n and not t.started:
         start(t, v[0].ts)
     if t.pass_at != FLOW_NIL and run_pass(t):
         return 0
-    while base < n:
-        end = base + GROUP if base + GROUP < n else n
-        for i in range(base, end):
-            v[i].tag = tag_of(t, &v[i])
-            ask(&t.slots[home_of(t, v[i].tag)])
-        for i in range(base, end):
-            k = guess(t, v[i].tag, &peer)
-            v[i].cell = k
-            if k != FLOW_NIL:
-                ask(&t.cells[k])
-                if not t.config.schedule:
-                    ask(&t.cells[k].first)
-            elif peer != FLOW_NIL:
-                ask(&t.cells[peer])
-                ask(&t.cells[peer].first)
-        found = 0
-        for i in range(base, end):
-            k = v[i].cell
-            if k == FLOW_NIL:
-                continue
-            c = &t.cells[k]
-            if t.config.bidirectional and c.peer != FLOW_NIL:
-                ask(&t.cells[c.peer])
-                ask(&t.cells[c.peer].first)
-            if v[i].proto == PROTO_TCP and c.tracker < t.tracker_top:
-                ask(&t.trackers[c.tracker])
-                wanted[found] = i
-                found += 1
-        # Of the segments whose other direction matters: its state, which lies three steps away. (Not a function: one
-        # that does nothing but ask has no effect, and gcc leaves it out)
-        n_wanted = 0
-        for i in range(found):
-            k = v[wanted[i]].cell
-            s = &t.trackers[t.cells[k].tracker]
-            if v[wanted[i]].tcp_flags & TCP_SYN or s.flags & TS_FIN or (s.flags & TS_SYN and s.scaling < SCALING_ON):
-                wanted[n_wanted] = k
-                n_wanted += 1
-                ask(&t.cells[k].first)
-        for i in range(n_wanted):
-            wanted[i] = t.cells[wanted[i]].peer
-            if wanted[i] != FLOW_NIL:
-                ask(&t.cells[wanted[i]])
-        for i in range(n_wanted):
-            if wanted[i] != FLOW_NIL and t.cells[wanted[i]].tracker < t.tracker_top:
-                ask(&t.trackers[t.cells[wanted[i]].tracker])
-        for i in range(base, end):
-            if v[i].sampled == SAMPLE_IGNORE:
-                t.ignored += v[i].packets
-                t.ignored_bytes += v[i].bytes
-                v[i].cell = FLOW_NIL
-                continue             # no tracking, no export tick (spec 3.10)
-            if t.room < FLOW_ROOM:
-                return i
-            count(t, &v[i])
-            if flow_tick(t, v[i].ts):
-                return i + 1
-        base = end
-    return n
+    while True:
+        if at < n:
+            ask_slots(t, v + at, n - at if n - at < GROUP else GROUP)
+        if at >= GROUP and at - GROUP < n:
+            i = at - GROUP
+            ask_cells(t, v + i, n - i if n - i < GROUP else GROUP)
+        if at >= 2 * GROUP and at - 2 * GROUP < n:
+            i = at - 2 * GROUP
+            ask_trackers(t, v + i, n - i if n - i < GROUP else GROUP)
+        if t.config.track and at >= 3 * GROUP and at - 3 * GROUP < n:
+            i = at - 3 * GROUP
+            ask_links(t, v + i, n - i if n - i < GROUP else GROUP)
+        if t.config.track and at >= 4 * GROUP and at - 4 * GROUP < n:
+            i = at - 4 * GROUP
+            ask_peers(t, v + i, n - i if n - i < GROUP else GROUP)
+        if t.config.track and at >= 5 * GROUP and at - 5 * GROUP < n:
+            i = at - 5 * GROUP
+            end = n if n - i < GROUP else i + GROUP
+            for i in range(i, end):
+                k = v[i].ahead
+                if k < t.top and t.cells[k].tracker < t.tracker_top:
+                    ask(&t.trackers[t.cells[k].tracker])
+        if at >= 6 * GROUP:
+            i = at - 6 * GROUP
+            if i >= n:
+                return n
+            end = n if n - i < GROUP else i + GROUP
+            for i in range(i, end):
+                if v[i].sampled == SAMPLE_IGNORE:
+                    t.ignored += v[i].packets
+                    t.ignored_bytes += v[i].bytes
+                    v[i].cell = FLOW_NIL
+                    continue         # no tracking, no export tick (spec 3.10)
+                if t.room < FLOW_ROOM:
+                    return i
+                count(t, &v[i])
+                if flow_tick(t, v[i].ts):
+                    return i + 1
+        at += GROUP
 
 
 # --- passes --------------------------------------------------------------------------------------------------------
@@ -808,6 +856,7 @@ cdef inline void look_schedule(FlowTable *t, uint32_t i, int64_t now) noexcept n
         c.flags |= FC_RESTING
         if idle + STATE_IDLE > at:
             at = idle + STATE_IDLE
+    c.flags |= FC_PUT_OFF
     t.due[i] = second_of(t, at)
 
 

@@ -18,7 +18,7 @@ from netprobe._core.flow cimport (
     FLOW_NIL, N_REASONS, FlowCell, FlowConfig, FlowPacket, FlowRecord, FlowTable, flow_finish, flow_free, flow_init,
     flow_open_packets, flow_tick, flow_update,
 )
-from netprobe._core.flow_view cimport flow_view
+from netprobe._core.flow_view cimport flow_view, flow_view_plain
 from netprobe._core.fragment cimport frag_feed, frag_free, frag_init, frag_release
 from netprobe._core.packet cimport PF_FRAG, PROTO_TCP, PROTO_UDP, Packet
 from netprobe._core.source cimport BATCH_PACKETS, PacketSource
@@ -216,7 +216,7 @@ cdef class FlowReader:
         self.table.classify = on_classify
         if a.decoders:
             a.whole_only = self.table.config.schedule
-            if apps_init(a, &self.table, self.table.config.capacity) < 0:
+            if apps_init(a, &self.table, self.table.config.capacity, &self.config, &self.stats_) < 0:
                 raise MemoryError
             a.datagrams.dns_port = dns_port
             self.table.on_packet = on_packet
@@ -417,7 +417,6 @@ cdef class FlowReader:
             sift(&self.batch, self.programs, self.compile_filter)
         self.kept += self.batch.n
         with nogil:
-            decode_batch(&self.config, self.batch.raw, self.batch.n, self.packets, &self.stats_)
             self.view_batch()
             if self.batch.n:
                 self.newest = self.batch.raw[self.batch.n - 1].ts
@@ -429,9 +428,14 @@ cdef class FlowReader:
         cdef Packet *p
         cdef Packet *w
         cdef FlowPacket *v
+        cdef bint plain = not (self.config.n_hosts4 | self.config.n_hosts6 or self.n_rewrites)
         for i in range(self.batch.n):
             p = &self.packets[i]
             v = &self.views[n]
+            if plain and flow_view_plain(&self.table, &self.batch.raw[i], v):
+                n += 1
+                continue
+            decode_batch(&self.config, &self.batch.raw[i], 1, p, &self.stats_)
             if p.flags & PF_FRAG:
                 self.fragments += 1
                 w = &self.whole[n_whole]

@@ -2,7 +2,7 @@
 from libc.stdint cimport uint8_t
 
 from netprobe._core.flow cimport FlowPacket, FlowTable
-from netprobe._core.packet cimport Packet
+from netprobe._core.packet cimport Packet, RawPacket
 
 # 0: not an IP packet, a header cut off, or a fragment (reassemble first): not counted.
 # For a reassembled datagram the caller sets packets, fragments and bytes afterwards.
@@ -10,3 +10,6 @@ from netprobe._core.packet cimport Packet
 cdef int flow_view(const FlowTable *t, const Packet *p, const Packet *frame, FlowPacket *v) noexcept nogil
 # SAMPLE_* of a unidirectional flow, for config.sample > 1 (spec 3.10)
 cdef uint8_t flow_verdict(const FlowTable *t, const FlowPacket *v) noexcept nogil
+# The same for what most packets are: Ethernet with at most one 802.1Q tag, IPv4 without options or IPv6 without extensions,
+# whole, TCP or UDP, all of it captured. 0: some other packet, to be decoded. The direction is that of `mac`, or unknown.
+cdef int flow_view_plain(const FlowTable *t, const RawPacket *r, FlowPacket *v) noexcept nogil

@@ -6,14 +6,18 @@ from netprobe._core.flow cimport (
     SAMPLE_DECODE, SAMPLE_EXPORT, SAMPLE_IGNORE, FlowConfig, FlowPacket, FlowTable,
 )
 from netprobe._core.packet cimport (
-    DIR_IN, DIR_OUT, DIR_UNKNOWN, L3_IPV4, PF_ETHER, PF_FRAG, PF_REASSEMBLED, PROTO_ICMP, PROTO_ICMPV6, PROTO_NONE,
-    PROTO_TCP, PROTO_UDP, Packet, mix64,
+    DIR_IN, DIR_OUT, DIR_UNKNOWN, L3_IPV4, L3_IPV6, PF_ETHER, PF_FRAG, PF_REASSEMBLED, PROTO_ICMP, PROTO_ICMPV6,
+    PROTO_NONE, PROTO_TCP, PROTO_UDP, Packet, RawPacket, mix64,
 )
 from netprobe._core.tracker cimport TCP_SYN
 from netprobe._core.wire.be cimport be16, be32
-from netprobe._core.wire.ethernet cimport ET_QINQ, ET_QINQ_OLD1, ET_QINQ_OLD2, ET_QINQ_OLD3, ET_VLAN, MAX_TAGS
+from netprobe._core.wire.ethernet cimport (
+    ET_IPV4, ET_IPV6, ET_QINQ, ET_QINQ_OLD1, ET_QINQ_OLD2, ET_QINQ_OLD3, ET_VLAN, MAX_TAGS,
+)
+from netprobe._core.wire.link cimport LT_ETHERNET
 
 cdef enum:
+    ETHER_HEADER = 14
     IPV4_HEADER = 20
     IPV6_HEADER = 40
     TCP_HEADER = 20
@@ -181,27 +185,116 @@ cdef int flow_view(const FlowTable *t, const Packet *p, const Packet *frame, Flo
     else:
         v.payload = n
     # what the wire adds
+    v.raw = NULL
     v.vlan = 0
     if frame.vlan_count:
         v.vlan = frame.vlan_id if frame.vlan_count == 1 else inner_vlan(frame)
     v.direction = p.direction
     if frame.flags & PF_ETHER:
-        v.has_mac = 1
-        memcpy(v.dmac, frame.data, 6)
-        memcpy(v.smac, frame.data + 6, 6)
-        if t.config.use_mac:
-            if memcmp(v.dmac, t.config.mac, 6) == 0:
-                v.direction = DIR_IN
-            elif memcmp(v.smac, t.config.mac, 6) == 0:
-                v.direction = DIR_OUT
-            else:
-                v.direction = DIR_UNKNOWN
+        macs(t, frame.data, v)
     else:
         v.has_mac = 0
         memset(v.smac, 0, 6)
         memset(v.dmac, 0, 6)
     v.sampled = flow_verdict(t, v) if t.config.sample > 1 else SAMPLE_EXPORT
     return 1
+
+
+cdef inline void macs(const FlowTable *t, const uint8_t *frame, FlowPacket *v) noexcept nogil:
+    v.has_mac = 1
+    memcpy(v.dmac, frame, 6)
+    memcpy(v.smac, frame + 6, 6)
+    if t.config.use_mac:
+        if memcmp(v.dmac, t.config.mac, 6) == 0:
+            v.direction = DIR_IN
+        elif memcmp(v.smac, t.config.mac, 6) == 0:
+            v.direction = DIR_OUT
+        else:
+            v.direction = DIR_UNKNOWN
+
+
+cdef int flow_view_plain(const FlowTable *t, const RawPacket *r, FlowPacket *v) noexcept nogil:
+    cdef const uint8_t *ip
+    cdef const uint8_t *d
+    cdef uint32_t off = ETHER_HEADER, n, header, total
+    cdef uint16_t kind
+    if r.linktype != LT_ETHERNET or r.caplen < ETHER_HEADER + IPV4_HEADER + UDP_HEADER:
+        return 0
+    kind = be16(r.data + 12)
+    v.vlan = 0
+    if kind == ET_VLAN:
+        v.vlan = be16(r.data + 14) & 0xFFF
+        kind = be16(r.data + 16)
+        off += 4
+    ip = r.data + off
+    n = r.caplen - off
+    if kind == ET_IPV4:
+        total = be16(ip + 2)
+        if ip[0] != 0x45 or be16(ip + 6) & 0x3FFF or total > n or total < IPV4_HEADER + UDP_HEADER:
+            return 0
+        v.l3 = L3_IPV4
+        v.tos = ip[1]
+        v.proto = ip[9]
+        v.src[0] = as_it_is(ip + 12)
+        v.dst[0] = as_it_is(ip + 16)
+        v.src[1] = 0
+        v.dst[1] = 0
+        header = IPV4_HEADER
+    elif kind == ET_IPV6:
+        if n < IPV6_HEADER + UDP_HEADER or ip[0] >> 4 != 6:
+            return 0
+        total = be16(ip + 4) + IPV6_HEADER
+        if total > n or total < IPV6_HEADER + UDP_HEADER:
+            return 0
+        v.l3 = L3_IPV6
+        v.tos = <uint8_t>(be16(ip) >> 4)
+        v.proto = ip[6]
+        memcpy(&v.src[0], ip + 8, 16)
+        memcpy(&v.dst[0], ip + 24, 16)
+        header = IPV6_HEADER
+    else:
+        return 0
+    d = ip + header
+    n = total - header
+    v.wscale = -1
+    if v.proto == PROTO_TCP:
+        if n < TCP_HEADER:
+            return 0
+        header = <uint32_t>(d[12] >> 4) * 4
+        if header < TCP_HEADER or header > n:
+            return 0
+        v.tcp_flags = d[13]
+        v.seq = be32(d + 4)
+        v.window = be16(d + 14)
+        v.payload = n - header
+        if v.tcp_flags & TCP_SYN and header > TCP_HEADER:
+            v.wscale = window_scale(d, header)
+    elif v.proto == PROTO_UDP:
+        v.tcp_flags = 0
+        v.seq = 0
+        v.window = 0
+        v.payload = n - UDP_HEADER
+    else:
+        return 0
+    v.sport = be16(d)
+    v.dport = be16(d + 2)
+    v.ts = r.ts
+    v.pkt = NULL
+    v.raw = r
+    v.packets = 1
+    v.fragments = 0
+    v.bytes = total
+    v.direction = DIR_UNKNOWN
+    macs(t, r.data, v)
+    v.sampled = flow_verdict(t, v) if t.config.sample > 1 else SAMPLE_EXPORT
+    return 1
+
+
+cdef inline uint64_t as_it_is(const uint8_t *b) noexcept nogil:
+    # as it stands in the packet
+    cdef uint32_t x
+    memcpy(&x, b, 4)
+    return x
 
 
 cdef uint8_t flow_verdict(const FlowTable *t, const FlowPacket *v) noexcept nogil:
