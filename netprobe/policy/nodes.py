@@ -33,16 +33,8 @@ Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _CORE_TAG = "tag:yaml.org,2002:"
 _CORE = ("str", "int", "float", "bool", "null", "map", "seq")
 _NULLS = ("", "~", "null", "Null", "NULL")
-_BOOLEANS = {
-    "y": True,
-    "yes": True,
-    "on": True,
-    "true": True,
-    "n": False,
-    "no": False,
-    "off": False,
-    "false": False,
-}
+# as PyYAML has it: without y and n
+_BOOLEANS = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
 _INTEGER = re.compile(r"[-+]?[0-9]{1,20}")
 _FLOAT = re.compile(r"[-+]?[0-9]{1,20}\.[0-9]{0,20}(?:[eE][-+]?[0-9]{1,3})?")
 _SURROGATE = re.compile("[\ud800-\udfff]")
