@@ -206,7 +206,8 @@ class Flows(Iterator[FlowChunk]):
 
     def stop(self) -> None:
         """Read no more packets; the chunks that follow hold the flows that are open. From any thread."""
-        self._native.stop()
+        if self._source.end():
+            self._native.stop()
 
     def stats(self) -> dict[str, Any]:
         """Where the packets went so far, and how many records left the table for which reason.

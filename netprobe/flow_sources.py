@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -18,6 +19,9 @@ __all__ = ["FileSource", "LiveSource", "open_flow_source"]
 
 #: seconds between two chunks of an interface
 EVERY_S = 1.0
+#: seconds to go on reading at the end: at least, and while packets come
+LINGER_S = 0.1
+LINGER_MOST_S = 2.0
 
 
 class FileSource:
@@ -53,6 +57,10 @@ class FileSource:
         """How long to gather records for a chunk, in seconds; 0: it is time to end."""
         return None
 
+    def end(self) -> bool:
+        """Stop soon. True: at once, the rest of the file is not wanted."""
+        return True
+
     def losses(self) -> dict[str, Any]:
         return {}
 
@@ -61,7 +69,7 @@ class FileSource:
 
 
 class LiveSource:
-    """An interface, by the wall clock. InputError: no such interface, no permission, a wrong filter."""
+    """An interface, by the wall clock. InputError: none such, no permission. ConfigError: a wrong filter."""
 
     live = True
     compile_filter: Callable[[int], Any] | None = None
@@ -71,13 +79,22 @@ class LiveSource:
 
         self._capture = open_live(name, filter=filter)
         self.packets = self._capture.source
-        self._until = None if seconds is None else time.monotonic() + seconds
+        self._until = math.inf if seconds is None else time.monotonic() + seconds
 
-    def wait(self) -> float | None:
+    def wait(self) -> float:
         """How long to gather records for a chunk, in seconds; 0: it is time to end."""
-        if self._until is None:
-            return EVERY_S
-        return min(EVERY_S, max(self._until - time.monotonic(), 0.0))
+        left = self._until - time.monotonic()
+        if left > 0:
+            return min(EVERY_S, left)
+        # what came in time may still lie in the kernel's ring
+        over = -left >= LINGER_MOST_S or (-left >= LINGER_S and bool(self.packets.silent))
+        return 0.0 if over else LINGER_S
+
+    def end(self) -> bool:
+        """Stop soon. True: at once."""
+        self._until = min(self._until, time.monotonic())
+        self._capture.wake()
+        return False
 
     def losses(self) -> dict[str, Any]:
         return {"drops": self._capture.drops()}
@@ -89,14 +106,14 @@ class LiveSource:
 def open_flow_source(
     path: str | os.PathLike[str], filter: str | None, seconds: float | None
 ) -> FileSource | LiveSource:
-    """A file that exists, else an interface of that name, else whatever the file has to say."""
+    """A file that exists, else an interface: by name, by an address that it has, `any` or `auto`."""
     name = os.fspath(path)
-    if isinstance(name, str) and "/" not in name and not Path(name).exists() and _is_interface(name):
-        return LiveSource(name, filter, seconds)
-    return FileSource(path, filter)
+    if not isinstance(name, str) or name == "-" or "/" in name or Path(name).exists():
+        return FileSource(path, filter)
+    from netprobe.inputs.interfaces import resolve_interface
 
-
-def _is_interface(name: str) -> bool:
-    import socket
-
-    return name in (each for _, each in socket.if_nameindex())
+    try:
+        resolve_interface(name)
+    except InputError as problem:
+        raise InputError(f"{name}: no such file, and as an interface: {problem}") from None
+    return LiveSource(name, filter, seconds)
