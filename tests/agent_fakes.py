@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import socket
 import ssl
 import threading
@@ -255,7 +256,9 @@ class Running:
     def close(self) -> None:
         self.server.stop()
         self.thread.join(20)
-        assert not self.thread.is_alive(), "the server does not stop"
+        if self.thread.is_alive():
+            faulthandler.dump_traceback()
+            raise AssertionError("the server does not stop")
 
 
 def read_all(connection: socket.socket | ssl.SSLSocket) -> bytes:

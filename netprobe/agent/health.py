@@ -8,11 +8,11 @@ import resource
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from netprobe.agent.faces import ManagerFace, policies_of, taps_of
+from netprobe.agent.faces import ManagerFace, PolicyFace, policies_of, taps_of
 from netprobe.metrics.render_prometheus import Family, label_text
 
 __all__ = ["Health"]
@@ -22,14 +22,55 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 Families = dict[str, Family]
 
-# what an input's stats() may hold -> name, type, help
-INPUT_NUMBERS = {
-    "packets": ("netprobe_input_packets_total", "counter", "Packets taken in, after the capture filter"),
-    "bytes": ("netprobe_input_bytes_total", "counter", "Bytes of these packets on the wire"),
-    "batches": ("netprobe_input_batches_total", "counter", "Batches of packets handled"),
-    "cpu_seconds": ("netprobe_input_cpu_seconds_total", "counter", "Processor time of the capture thread"),
-    "queue": ("netprobe_input_queue_length", "gauge", "Requests waiting for the capture thread"),
+NS = 1e-9
+
+# what an input's stats() may hold -> name, type, factor, help
+INPUT_NUMBERS: dict[str, tuple[str, str, float, str]] = {
+    "received": (
+        "netprobe_input_received_packets_total",
+        "counter",
+        1,
+        "Packets that the capture has handed over, or is about to",
+    ),
+    "packets_read": ("netprobe_input_read_packets_total", "counter", 1, "Packets read from the capture"),
+    "filtered_out": (
+        "netprobe_input_filtered_packets_total",
+        "counter",
+        1,
+        "Packets read that the capture filter did not want",
+    ),
+    "packets": ("netprobe_input_packets_total", "counter", 1, "Packets that the handlers were fed"),
+    "bytes": ("netprobe_input_bytes_total", "counter", 1, "Bytes of these packets on the wire"),
+    "batches": ("netprobe_input_batches_total", "counter", 1, "Batches of packets"),
+    "commands": (
+        "netprobe_input_commands_total",
+        "counter",
+        1,
+        "Times that the capture thread answered a reader or let handlers come and go",
+    ),
+    "longest_batch_ns": (
+        "netprobe_input_longest_batch_seconds",
+        "gauge",
+        NS,
+        "The longest time that one batch has taken",
+    ),
+    "longest_command_ns": (
+        "netprobe_input_longest_command_seconds",
+        "gauge",
+        NS,
+        "The longest time that the capture thread spent on one answer",
+    ),
+    "last_ts": (
+        "netprobe_input_last_packet_timestamp_seconds",
+        "gauge",
+        NS,
+        "Stamp of the newest packet, seconds since 1970",
+    ),
+    "cpu_seconds": ("netprobe_input_cpu_seconds_total", "counter", 1, "Processor time of the capture thread"),
 }
+# stages that all policies of an input share
+OF_THE_INPUT = ("fragments_", "cut_")
+POLICY_LOSSES = "What a policy's handlers have lost above L3, by stage"
 
 
 class Health:
@@ -44,8 +85,9 @@ class Health:
         self.started = time.time()
         self.requests: Counter[tuple[str, int]] = Counter()
         self.refused: Counter[str] = Counter()
-        self.connections = 0
-        self.queued = 0
+        # whoever knows puts itself here
+        self.connections: Callable[[], int] = int
+        self.queued: Callable[[], int] = int
         self.extra: list[Any] = []
 
     @property
@@ -75,6 +117,12 @@ class Health:
         for name, policy in sorted(policies.items()):
             text = "Handlers of a policy"
             out.add("netprobe_policy_handlers", "gauge", text, len(policy.module_names), policy=name)
+            if getattr(policy, "is_resources", False):
+                continue
+            for stage, count in sorted(_losses(policy).items()):
+                out.add(
+                    "netprobe_policy_losses_total", "counter", POLICY_LOSSES, count, policy=name, stage=stage
+                )
 
     def _web(self, out: _Writer) -> None:
         for (method, status), count in sorted(self.requests.items()):
@@ -84,8 +132,8 @@ class Health:
             text = "HTTP connections cut off: too many, header too large, not HTTP, too slow"
             count = self.refused[reason]
             out.add("netprobe_http_refused_total", "counter", text, count, reason=reason)
-        out.add("netprobe_http_connections", "gauge", "Open HTTP connections", self.connections)
-        out.add("netprobe_http_queue_length", "gauge", "HTTP reads waiting for a thread", self.queued)
+        out.add("netprobe_http_connections", "gauge", "Open HTTP connections", self.connections())
+        out.add("netprobe_http_queue_length", "gauge", "HTTP reads waiting for a thread", self.queued())
 
 
 class _Writer:
@@ -128,6 +176,15 @@ def inputs_of(manager: ManagerFace) -> dict[str, Any]:
     return {}
 
 
+def _losses(policy: PolicyFace) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for part in policy.parts:
+        losses = getattr(part.handlers, "losses", None)
+        if losses is not None:
+            found.update(losses())
+    return Counter({stage: count for stage, count in found.items() if not stage.startswith(OF_THE_INPUT)})
+
+
 def _input(out: _Writer, name: str, source: Any) -> None:
     out.add("netprobe_input_running", "gauge", "1: the input runs", int(source.running), input=name)
     out.add("netprobe_input_consumers", "gauge", "Handler sets that it feeds", source.consumers, input=name)
@@ -142,8 +199,8 @@ def _input(out: _Writer, name: str, source: Any) -> None:
             label = "stage" if key[0] == "losses" else "cause"
             out.add(family, "counter", text, value, input=name, **{label: "_".join(key[1:])})
         elif len(key) == 1 and key[0] in INPUT_NUMBERS:
-            family, kind, text = INPUT_NUMBERS[key[0]]
-            out.add(family, kind, text, value, input=name)
+            family, kind, factor, text = INPUT_NUMBERS[key[0]]
+            out.add(family, kind, text, round(value * factor, 9), input=name)
 
 
 def _flat(stats: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterable[tuple[tuple[str, ...], float]]:

@@ -83,6 +83,7 @@ class Server:
             self.start()
         health = getattr(self.app, "health", None)
         places = Places(self.limits, health if health is not None else _NoHealth())
+        places.health.connections = lambda: places.open
         config = uvicorn.Config(
             self.app,
             loop="asyncio",
@@ -143,7 +144,6 @@ class _NoHealth(Health):
         from collections import Counter
 
         self.refused = Counter()
-        self.connections = 0
 
 
 class _Uvicorn(uvicorn.Server):

@@ -84,6 +84,7 @@ class App:
         self.health = api.health
         self.routes = api.routes
         self.work = api.work
+        api.health.queued = lambda: api.work.queued
         inner = Starlette(
             routes=[_route(api, row, admin_token) for row in api.routes],
             exception_handlers={404: _not_found, 405: _not_found},
