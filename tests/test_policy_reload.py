@@ -119,6 +119,15 @@ def test_nothing_changed(loaded: Manager) -> None:
         ),
         ("    both:", "    last:", {"both", "last"}),
         ("any: [n: 1, n: 2]", "any: [n: 2, n: 1]", set()),
+        # taps in another order
+        ("  taps:\n", "  taps:\n    z: {input_type: mock}\n", set()),
+        (
+            "    a: {input_type: pcap, config: {iface: eth0}, tags: {n: 1}}\n"
+            "    b: {input_type: pcap, config: {iface: eth1}, tags: {n: 2}}\n",
+            "    b: {input_type: pcap, config: {iface: eth1}, tags: {n: 2}}\n"
+            "    a: {input_type: pcap, config: {iface: eth0}, tags: {n: 1}}\n",
+            set(),
+        ),
     ],
 )
 def test_only_what_changed(loaded: Manager, old: str, new: str, hit: set[str]) -> None:
@@ -148,6 +157,24 @@ def test_a_changed_policy_keeps_its_input(loaded: Manager) -> None:
     assert loaded.policies["second"].parts[0].input.stream is one
     assert one.running
     assert loaded.policies["second"].bucket(0)[0].table.type == "dhcp"
+
+
+def test_an_input_that_has_ended_begins_anew(loaded: Manager) -> None:
+    """When the policies that had it are replaced, and not while one of them stays."""
+    ended = loaded.policies["second"].parts[0].input.stream
+    ended.stop()
+    with pytest.raises(InputError, match=r"^policy \[second\] failed to start: input a-\w+ has stopped: "):
+        loaded.reload(BASE.replace("m: {type: dns}", "m: {type: dhcp}"))
+    before = sets(loaded)
+    names = list(loaded.policies)
+    loaded.reload(BASE.replace("m: {", "other: {"))
+    after = loaded.policies["second"].parts[0].input.stream
+    assert after is not ended
+    assert after.running
+    assert set(loaded.policies) == set(names)
+    # the live input has kept its resources policy, the new one has a new one
+    assert {name.partition("-")[0] for name in before if before[name] == sets(loaded)[name]} == {"b"}
+    assert sum(stream.consumers for stream in policy_fakes.InputStream.alive) == 4 + 2
 
 
 def test_tags_are_shown_as_they_are_now(loaded: Manager) -> None:
@@ -314,6 +341,7 @@ def test_ignored_keys_are_named(
     caplog.set_level(logging.DEBUG)
     assert old in BASE
     manager.load_file(BASE.replace(old, new, 1), "agent.yaml")
+    caplog.records[:] = [record for record in caplog.records if "started on" not in record.getMessage()]
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 1
     assert caplog.records[0].levelno == (logging.INFO if "no version" in words else logging.WARNING)

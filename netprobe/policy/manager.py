@@ -136,7 +136,7 @@ class Manager:
         old = {
             name: one for name, one in self._policies.items() if one.origin == "file" and not one.is_resources
         }
-        kept = {name for name, (_, plan) in plans.items() if name in old and old[name].plan == plan}
+        kept = {name for name, (_, plan) in plans.items() if name in old and plan.same_as(old[name].plan)}
         dropped = [one for name, one in old.items() if name not in kept]
         change = _Change(self)
         try:
@@ -298,6 +298,8 @@ class _Change:
         self.dropped: list[Policy] = []
         # new inputs, and the policy that each was made for
         self.opened: dict[Input, str] = {}
+        # inputs that new ones of the same name replace
+        self.ended: list[Input] = []
 
     def drop_later(self, policies: Sequence[Policy]) -> None:
         """Take policies away when all else has gone well; their names are free from now on."""
@@ -369,11 +371,10 @@ class _Change:
     def _input(self, planned: PlannedInput, policy: str) -> tuple[Input, Policy | None]:
         """The input that runs under this name, or a new one and the policy that reports its resources."""
         found = self.inputs.get(planned.name)
-        if found is not None:
-            if found not in self.opened and not found.stream.running:
-                reason = getattr(found.stream, "error", None) or "it was read to its end"
-                raise InputError(f"input {planned.name} has stopped: {reason}")
+        if found is not None and (found in self.opened or found.stream.running):
             return found, None
+        if found is not None:
+            self._give_up(found)
         input_ = self.manager._new_input(planned)
         self.inputs[planned.name] = input_
         self.opened[input_] = policy
@@ -386,6 +387,15 @@ class _Change:
         )
         part = Part(input_, handlers, [spec], [config], [window])
         return input_, Policy(name, [part], {}, origin="rest", geo=self.manager._geo)
+
+    def _give_up(self, ended: Input) -> None:
+        """Take an input out that has ended, for one that begins anew; InputError if somebody still has it."""
+        mine = [one for one in self.policies.values() if any(part.input is ended for part in one.parts)]
+        if any(not one.is_resources for one in mine):
+            reason = getattr(ended.stream, "error", None) or "it was read to its end"
+            raise InputError(f"input {ended.name} has stopped: {reason}")
+        self.drop_later(mine)
+        self.ended.append(ended)
 
     def undo(self) -> None:
         """Take down what was added."""
@@ -414,8 +424,12 @@ class _Change:
         manager._inputs = MappingProxyType(self.inputs)
         for policy in gone:
             _detach(policy)
-        for input_ in unused:
+        for input_ in (*unused, *self.ended):
             _stop(input_)
+        for policy in gone:
+            LOG.info("policy %s: removed", policy.name)
+        for policy in self.added:
+            LOG.info("policy %s: started on %s", policy.name, ", ".join(policy.inputs))
 
 
 def _not_started(policy: str, error: NetprobeError) -> NetprobeError:

@@ -169,12 +169,19 @@ class PlannedInput:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that a policy is going to run. Two equal plans run the same."""
+    """All that a policy is going to run."""
 
     name: str
     inputs: tuple[PlannedInput, ...]
     handlers: Planned
     merge_like: bool
+
+    def same_as(self, other: Plan | None) -> bool:
+        """Would both run the same? The order of taps, which gives that of inputs, means nothing."""
+        return other is not None and self._sorted() == other._sorted()
+
+    def _sorted(self) -> Plan:
+        return replace(self, inputs=tuple(sorted(self.inputs, key=lambda one: one.name)))
 
 
 def plan_policy(
@@ -212,7 +219,3 @@ def _plan_input(spec: PolicySpec, tap: Tap, kind: InputType) -> PlannedInput:
     name = input_name(tap.name, kind, {**tap.config, **spec.config}, spec.filter)
     names = tuple(f"{spec.name}-{tap.name}-{module.name}" for module in spec.handlers.modules)
     return PlannedInput(tap.name, name, kind, merged, dict(spec.filter), names)
-
-
-def with_origin(spec: PolicySpec, origin: Origin) -> PolicySpec:
-    return replace(spec, origin=origin)
