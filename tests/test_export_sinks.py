@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from export_batches import batch
 from kentik_server import EMAIL, TOKEN, DeviceSpec, KentikServer
-from scapy.layers.inet import IP, UDP
+from scapy.layers.inet import IP, TCP, UDP
 from scapy.packet import Raw
 from scapy.utils import wrpcap
 
@@ -390,3 +390,60 @@ def test_replay_batches_are_small_and_complete() -> None:
     assert sum(sizes) == stats["records"]
     assert stats["open"] == 0
     assert replay.input.problem() is None
+
+
+NUMBERS = [
+    0,
+    1,
+    9,
+    10,
+    11,
+    99,
+    100,
+    101,
+    999,
+    1000,
+    12345,
+    99999,
+    100000,
+    (1 << 32) - 1,
+    1 << 32,
+    (1 << 64) - 1,
+]
+
+
+def test_json_numbers_of_any_size(tmp_path: Path) -> None:
+    target = tmp_path / "x"
+    sink = JsonlSink(str(target))
+    small = [n for n in NUMBERS if n < 1 << 16]
+    signed = [0, -2, -10, -(1 << 63), (1 << 63) - 1]
+    sink.write(batch(*({"out_bytes": n} for n in NUMBERS)))
+    sink.write(batch(*({"sport": n} for n in small)))
+    sink.write(batch(*({"first": n, "out_window": n} for n in signed)))
+    sink.close(None)
+    lines = [json.loads(line) for line in target.read_text().splitlines()]
+    assert [line["out_bytes"] for line in lines[: len(NUMBERS)]] == NUMBERS
+    assert [line["sport"] for line in lines[len(NUMBERS) : -len(signed)]] == small
+    assert [(line["first"], line["out_window"]) for line in lines[-len(signed) :]] == [(n, n) for n in signed]
+
+
+def test_json_texts_are_escaped(tmp_path: Path) -> None:
+    """Whatever stands in a request: quotes, backslashes, control characters, bytes that are no UTF-8."""
+    agents = ['"quoted" \\back\\', "tab\there", "é日本😀", "x" * 384, "", '"' * 384]
+    path, target = tmp_path / "x.pcap", tmp_path / "x.jsonl"
+    packets = []
+    for i, agent in enumerate([*(a.encode() for a in agents), b"\xff\xfe"]):
+        ends = {"src": "10.0.0.1", "dst": "10.0.0.2"}, {"sport": 40000 + i, "dport": 80}
+        ask = b"GET / HTTP/1.1\r\nUser-Agent: " + agent + b"\r\n\r\n"
+        packets.append(IP(**ends[0]) / TCP(**ends[1], flags="S", seq=1))
+        packets.append(IP(**ends[0]) / TCP(**ends[1], flags="PA", seq=2, ack=1) / Raw(ask))
+    wrpcap(str(path), packets)
+    sink = JsonlSink(str(target))
+    replay = Replay(str(path), seed=1)
+    for one in replay.batches():
+        sink.write(one)
+    replay.close()
+    sink.close(None)
+    found = [json.loads(line) for line in target.read_text().splitlines()]
+    got = {line["sport"] - 40000: line["http_ua"] for line in found if "http_ua" in line}
+    assert got == dict(enumerate([*agents, "\ufffd\ufffd"]))
