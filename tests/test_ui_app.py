@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -17,7 +18,7 @@ from textual.widgets import OptionList
 
 import netprobe
 from netprobe.ui.app import AgentApp, table_columns
-from netprobe.ui.client import Address
+from netprobe.ui.client import Address, AgentClient
 from netprobe.ui.panels import TablePanel
 from netprobe.ui.picture import TITLES
 
@@ -401,6 +402,22 @@ def test_leaving(agent: AgentServer, keys: list[str]) -> None:
         await pilot.press(*keys)
 
     assert drive(agent, (80, 24), play).return_value == 0
+
+
+def test_leaving_does_not_wait_for_the_agent() -> None:
+    """Not even for one that takes a connection and then says nothing for an hour."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = Address("127.0.0.1", listener.getsockname()[1])
+        app = AgentApp(address, "default", client=AgentClient(address, timeout=3600))
+
+        async def run() -> None:
+            async with app.run_test(size=(80, 24)) as pilot:
+                await seen(pilot, "waiting for the agent")
+                listener.accept()
+                await pilot.press("q")
+
+        asyncio.run(run())
+    assert app.return_value == 0
 
 
 def test_pause(agent: AgentServer, document: dict[str, Any]) -> None:

@@ -12,7 +12,6 @@ from textual import events
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Grid, VerticalScroll
-from textual.content import Content
 from textual.message import Message
 
 from netprobe._version import __version__
@@ -59,7 +58,7 @@ class AgentApp(App[int]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q", "leave", "quit"),
         Binding("ctrl+c", "leave", "quit", priority=True),
-        Binding("ctrl+z", "suspend_process", "suspend"),
+        Binding("ctrl+z", "suspend_process", "suspend", priority=True),
         Binding("p", "choose", "policy"),
         Binding("space", "pause", "pause"),
     ]
@@ -138,9 +137,7 @@ class AgentApp(App[int]):
         """Title, status line and corner."""
         last = self._last
         policy = clean(last.policy, 60)
-        self._header.border_title = Content(
-            f"pktvisor-cli (client: {__version__} | server: {last.server}) Policy: {policy}"
-        )
+        self._header.name_it(f"pktvisor-cli (client: {__version__} | server: {last.server}) Policy: {policy}")
         error = (
             f"ERROR {last.error}{' (p lists those that do)' if last.missing else ''}" if last.error else ""
         )

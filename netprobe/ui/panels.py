@@ -63,12 +63,19 @@ class HeaderPanel(Widget):
     def __init__(self) -> None:
         super().__init__(id="header")
         self._lines: Sequence[Sequence[str]] = EMPTY
+        self._title = ""
+
+    def name_it(self, title: str) -> None:
+        """The title in the frame; setting that draws more than itself anew."""
+        if title != self._title:
+            self._title = title
+            self.border_title = Content(title)
 
     def show(self, lines: Sequence[Sequence[str]]) -> None:
-        before = self._folded(self.content_size.width)
-        self._lines = lines
-        same = len(before) == len(self._folded(self.content_size.width))
-        self.refresh(layout=not same)
+        if lines != self._lines:
+            before = len(self._folded(self.content_size.width))
+            self._lines = lines
+            self.refresh(layout=before != len(self._folded(self.content_size.width)))
 
     def _folded(self, width: int) -> list[str]:
         return [line for parts in self._lines for line in fold(parts, max(width, 1))]
@@ -109,8 +116,9 @@ class AgentPanel(Widget):
 
     def show(self, lines: Sequence[tuple[str, str]]) -> None:
         """Each line is a text and its style."""
-        self._lines = lines
-        self.refresh()
+        if lines != self._lines:
+            self._lines = lines
+            self.refresh()
 
     def render(self) -> Content:
         return Content("\n").join(Content.styled(text, style) for text, style in self._lines)
@@ -128,8 +136,9 @@ class StatusLine(Widget):
         self._text, self._style = "", ""
 
     def show(self, text: str, style: str = "") -> None:
-        self._text, self._style = text, style
-        self.refresh()
+        if (text, style) != (self._text, self._style):
+            self._text, self._style = text, style
+            self.refresh()
 
     def render(self) -> Content:
         width = self.content_size.width

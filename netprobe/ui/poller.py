@@ -124,10 +124,9 @@ class Poller:
     # --- one policy's figures ---
 
     def round(self) -> Update:
-        """One request, or two while a period that the agent does not keep is put right."""
+        """Ask for the figures, and once more when the agent keeps another number of periods."""
         if self._chosen != self._policy:
             self._policy, self._periods = self._chosen, FIRST_WINDOW
-        self._greet()
         try:
             try:
                 document = self._client.metrics(self._policy, self.period)
@@ -140,6 +139,7 @@ class Poller:
             if missing:
                 self._periods = FIRST_WINDOW  # made anew, it may keep another number
             return self._update(error=str(problem))._replace(missing=missing)
+        self._greet()
         picture = draw(document, self._policy)
         if picture is None:
             return self._update(
@@ -171,7 +171,7 @@ class Poller:
         try:
             self._server = self._client.version()
         except AgentError:
-            return  # the figures will say what is wrong
+            return  # next time
         ours, theirs = __version__.partition(".")[0], self._server.partition(".")[0]
         if theirs.isdigit() and theirs != ours:
             self._warning = f"version mismatch: client {__version__}, server {self._server}"
