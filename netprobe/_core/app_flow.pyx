@@ -132,7 +132,7 @@ cdef void apps_packet(FlowApps *a, FlowTable *t, const FlowPacket *v) noexcept n
     if v.proto == PROTO_UDP:
         if v.payload == 0 or p.payload_len == 0:
             return
-        if p.flags & PF_CUT:
+        if v.payload > p.payload_len:
             a.cut += 1
             if a.whole_only:
                 return
@@ -143,20 +143,21 @@ cdef void apps_packet(FlowApps *a, FlowTable *t, const FlowPacket *v) noexcept n
         c.app_state = t.cells[c.peer].app_state
         a.notes[c.app_state].refs += 1
     a.at_hand = v
-    if p.flags & PF_CUT:
-        a.cut += 1
-    if p.flags & PF_CUT and a.whole_only:
-        feed_hole(a, p)
+    if v.payload > p.payload_len:
+        feed_cut(a, p)
     else:
         app_streams_feed(&a.streams, p)
     a.at_hand = NULL
 
 
-cdef void feed_hole(FlowApps *a, const Packet *p) noexcept nogil:
-    """A segment of which nothing is to be read: its bytes are missing."""
-    cdef Packet hole = p[0]
-    hole.payload_len = 0
-    app_streams_feed(&a.streams, &hole)
+cdef void feed_cut(FlowApps *a, const Packet *p) noexcept nogil:
+    """A segment of which the end is missing, or nothing is to be read."""
+    cdef Packet cut = p[0]
+    a.cut += 1
+    cut.flags |= PF_CUT
+    if a.whole_only:
+        cut.payload_len = 0
+    app_streams_feed(&a.streams, &cut)
 
 
 cdef void apps_tick(FlowApps *a, int64_t now) noexcept nogil:
