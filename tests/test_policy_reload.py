@@ -163,7 +163,7 @@ def test_an_input_that_has_ended_begins_anew(loaded: Manager) -> None:
     """When the policies that had it are replaced, and not while one of them stays."""
     ended = loaded.policies["second"].parts[0].input.stream
     ended.stop()
-    with pytest.raises(InputError, match=r"^policy \[second\] failed to start: input a-\w+ has stopped: "):
+    with pytest.raises(InputError, match=r"^policy \[second\] failed to start: .*input a-\w+ has stopped: "):
         loaded.reload(BASE.replace("m: {type: dns}", "m: {type: dhcp}"))
     before = sets(loaded)
     names = list(loaded.policies)
@@ -243,7 +243,12 @@ def test_deleted_over_rest_comes_back(loaded: Manager) -> None:
             ["agent.yaml:16", "second.handlers.modules.m.type", "'dnx'"],
         ),
         ("tap: a, ", "tap: z, ", ConfigError, ["agent.yaml:11", "'z'", "a, b"]),
-        ("iface: eth1", "iface: bad1", InputError, ["policy [both] failed to start", "bad1"]),
+        (
+            "iface: eth1",
+            "iface: bad1",
+            InputError,
+            ["policy [both] failed to start: agent.yaml:17: visor.policies.both: no interface bad1"],
+        ),
         (
             "any: [n: 1, n: 2]",
             "all: [n: 1, n: 2]",

@@ -297,7 +297,7 @@ class _Change:
         self.added: list[Policy] = []
         self.dropped: list[Policy] = []
         # new inputs, and the policy that each was made for
-        self.opened: dict[Input, str] = {}
+        self.opened: dict[Input, PolicySpec] = {}
         # inputs that new ones of the same name replace
         self.ended: list[Input] = []
 
@@ -315,7 +315,7 @@ class _Change:
         resources = []
         try:
             for one in plan.inputs:
-                input_, watcher = self._input(one, spec.name)
+                input_, watcher = self._input(one, spec)
                 if watcher is not None:
                     resources.append(watcher)
                 specs = [replace(s, name=name) for s, name in zip(planned.specs, one.names, strict=True)]
@@ -337,15 +337,15 @@ class _Change:
             for added in (policy, *resources):
                 self._attach(added)
         except NetprobeError as error:
-            raise _not_started(spec.name, error) from error
+            raise _not_started(spec, error) from error
 
     def start(self) -> None:
         """Start the new inputs: all policies of a file hear them from their first packet on."""
-        for input_, name in self.opened.items():
+        for input_, spec in self.opened.items():
             try:
                 input_.stream.start()
             except NetprobeError as error:
-                raise _not_started(name, error) from error
+                raise _not_started(spec, error) from error
 
     def _attach(self, policy: Policy) -> None:
         if policy.name in self.policies:
@@ -368,7 +368,7 @@ class _Change:
                         f"policy {plan.name!r}: the handler name {name!r} is taken already (policy {other!r})"
                     )
 
-    def _input(self, planned: PlannedInput, policy: str) -> tuple[Input, Policy | None]:
+    def _input(self, planned: PlannedInput, policy: PolicySpec) -> tuple[Input, Policy | None]:
         """The input that runs under this name, or a new one and the policy that reports its resources."""
         found = self.inputs.get(planned.name)
         if found is not None and (found in self.opened or found.stream.running):
@@ -432,11 +432,12 @@ class _Change:
             LOG.info("policy %s: started on %s", policy.name, ", ".join(policy.inputs))
 
 
-def _not_started(policy: str, error: NetprobeError) -> NetprobeError:
+def _not_started(spec: PolicySpec, error: NetprobeError) -> NetprobeError:
     """The error as the start of a policy words it; a name that is taken stays as it is."""
     if isinstance(error, ExistsError):
         return error
-    return type(error)(f"policy [{policy}] failed to start: {error}")
+    place = f"{spec.node.where()}: " if spec.node is not None and spec.origin == "file" else ""
+    return type(error)(f"policy [{spec.name}] failed to start: {place}{error}")
 
 
 def _detach(policy: Policy) -> None:

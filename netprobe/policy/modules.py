@@ -190,7 +190,7 @@ def plan_handlers(
     for index, module in enumerate(handlers.modules):
         table = lookup(module.type, module.version)
         if module.type not in types:
-            feeds = f"which feeds {', '.join(types)}"
+            feeds = f"which feeds {', '.join(one for one in types if _exists(one) and one != RESOURCES)}"
             text = f"handler {module.type!r} cannot consume the input {taken_by!r}, {feeds}"
             raise module.node.error(text) if module.node is not None else ConfigError(text)
         shared = globals_.settings.get(module.type, {})
