@@ -294,6 +294,8 @@ class _Change:
         self.manager = manager
         self.policies = dict(manager._policies)
         self.inputs = dict(manager._inputs)
+        # instance names of handlers, and whose they are
+        self.names = {name: one for one in self.policies.values() for name in one.module_names}
         self.added: list[Policy] = []
         self.dropped: list[Policy] = []
         # new inputs, and the policy that each was made for
@@ -306,6 +308,8 @@ class _Change:
         for policy in policies:
             if self.policies.pop(policy.name, None) is not None:
                 self.dropped.append(policy)
+                for name in policy.module_names:
+                    self.names.pop(name, None)
 
     def add(self, spec: PolicySpec, plan: Plan, taps: Mapping[str, Tap]) -> None:
         """Build a policy and attach it; policies that are there see nothing of it."""
@@ -352,6 +356,7 @@ class _Change:
             by = _by(self.policies[policy.name].origin)
             raise ExistsError(f"policy {policy.name!r} exists already ({by})")
         self.policies[policy.name] = policy
+        self.names.update((name, policy) for name in policy.module_names)
         self.added.append(policy)
         for part in policy.parts:
             part.input.stream.attach(part.handlers)
@@ -359,11 +364,10 @@ class _Change:
             part.input.users += not policy.is_resources
 
     def _check_names(self, plan: Plan) -> None:
-        taken = {name: policy for policy in self.policies.values() for name in policy.module_names}
         for one in plan.inputs:
             for name in one.names:
-                if name in taken:
-                    other = taken[name].name
+                if name in self.names:
+                    other = self.names[name].name
                     raise ExistsError(
                         f"policy {plan.name!r}: the handler name {name!r} is taken already (policy {other!r})"
                     )
