@@ -85,6 +85,21 @@ def test_one_side_without_values() -> None:
     assert SummedBlock([two, two]).quantiles(at("payload_size"), RANKS) is None
 
 
+def test_two_times_of_the_same_handlers(pair: tuple[Any, Any]) -> None:
+    """As `Summary.merge` does it: within a part time goes on, between parts it is the same."""
+    first = SummedBlock(pair)
+    both = first.clone()
+    both.merge(first, same_span=False)
+    assert both.counter(at("events")) == 24
+    assert both.cardinality(at("cardinality.src_ips_in")) == 6
+    assert list(both.quantiles(at("payload_size"), RANKS) or ()) == [550, 990, 1045, 1089]
+    assert both.rate(at("rates.pps_total"), RANKS) == ([140, 140, 140, 140], 20, 2800)
+    assert first.counter(at("events")) == 12
+    for other in (SummedBlock(pair[:1]), pair[0]):
+        with pytest.raises(ValueError, match="other handlers"):
+            both.merge(other, same_span=False)
+
+
 def test_windows(pair: tuple[Any, Any]) -> None:
     """One per type and version, in the order of their first members; the time that all of them cover."""
     net, dns = handler_config(NET), handler_config(DNS)

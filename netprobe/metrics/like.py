@@ -26,10 +26,20 @@ class SummedBlock:
 
     def __init__(self, parts: Sequence[Any]) -> None:
         """The parts stay as they are."""
-        self._parts = parts
-        self._whole: Any = parts[0].clone()
-        for part in parts[1:]:
-            self._whole.merge(part, same_span=False)
+        self._parts = list(parts)
+        self._whole: Any = _joined(parts)
+
+    def clone(self) -> SummedBlock:
+        return SummedBlock([part.clone() for part in self._parts])
+
+    def merge(self, other: Any, same_span: bool) -> None:
+        """Take in another time of the same handlers, part by part; ValueError for anything else."""
+        theirs = other._parts if isinstance(other, SummedBlock) else []
+        if len(theirs) != len(self._parts):
+            raise ValueError("blocks of other handlers cannot be merged")
+        for mine, part in zip(self._parts, theirs, strict=True):
+            mine.merge(part, same_span=same_span)
+        self._whole = _joined(self._parts)
 
     @property
     def used(self) -> bool:
@@ -67,6 +77,13 @@ class SummedBlock:
 
     def live(self, index: int, /) -> int:
         return sum(int(part.live(index)) for part in self._parts if hasattr(part, "live"))
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    whole = parts[0].clone()
+    for part in parts[1:]:
+        whole.merge(part, same_span=False)
+    return whole
 
 
 def _added(rows: Iterable[Sequence[float] | None]) -> Sequence[float] | None:
