@@ -6,7 +6,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from netprobe._core.sketch.freq cimport (
     FREQ_LG_MAX, KEY_ADDR, KEY_GEO, KEY_IPV6, KEY_KINDS, KEY_NAME, KEY_TEXT, FreqRow, freq_copy, freq_free,
-    freq_hash, freq_init, freq_merge, freq_rows, freq_shrink, freq_update)
+    freq_hash, freq_init, freq_merge, freq_rows, freq_shrink, freq_top, freq_update)
 from netprobe._core.sketch.hist cimport (
     hist_boundaries, hist_copy, hist_free, hist_init, hist_intervals, hist_merge, hist_update)
 from netprobe._core.sketch.hll cimport (
@@ -29,6 +29,9 @@ cdef extern from *:
 
 cdef bytes MAGIC = b"NPMB\x01"           # the last byte is the version of the form
 RANKS = (0.5, 0.9, 0.95, 0.99)
+
+cdef enum:
+    FEW = 64             # rows that are picked out one by one rather than by sorting all
 
 
 # --- plain memory ---
@@ -253,17 +256,21 @@ cdef class MetricBlock:
         cdef const MetricSet *m = self.mset
         cdef int index = at(i, m.layout.n_topn, "top list")
         cdef uint32_t n, row
+        cdef uint32_t most = m.topn[index].active
         cdef FreqRow *rows
         cdef list out = []
-        if m.topn[index].active == 0:
+        if limit is not None and limit < most:
+            most = max(0, limit)
+        if most == 0:
             return out
         rows = <FreqRow *>malloc(m.topn[index].active * sizeof(FreqRow))
         if rows == NULL:
             raise MemoryError("top list")
         try:
-            n = freq_rows(&m.topn[index], rows)
-            if limit is not None and limit < n:
-                n = max(0, limit)
+            if most <= FEW:
+                n = freq_top(&m.topn[index], rows, most)
+            else:
+                n = min(freq_rows(&m.topn[index], rows), most)
             for row in range(n):
                 out.append((PyBytes_FromStringAndSize(<const char *>rows[row].key, rows[row].n),
                             rows[row].weight + m.topn[index].offset))

@@ -62,6 +62,7 @@ cdef int freq_copy(Freq *into, const Freq *other) noexcept nogil
 cdef int freq_get(const Freq *f, uint32_t cell, const uint8_t **key, uint32_t *n, uint64_t *weight) noexcept nogil  # 0 if the cell is empty
 cdef uint64_t freq_weight(const Freq *f, const uint8_t *key, uint32_t n) noexcept nogil  # lower bound; 0: not tracked
 cdef uint32_t freq_rows(const Freq *f, FreqRow *out) noexcept nogil      # all `active` rows, heaviest first, then by key
+cdef uint32_t freq_top(const Freq *f, FreqRow *out, uint32_t most) noexcept nogil  # the first `most` of these; for a few
 cdef void freq_shrink(Freq *f) noexcept nogil                            # smallest table that fits, exact arena
 cdef size_t freq_size(const Freq *f) noexcept nogil
 cdef size_t freq_write(const Freq *f, uint8_t *out) noexcept nogil       # items: uint32 length and the key's bytes

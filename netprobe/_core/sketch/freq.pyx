@@ -480,6 +480,32 @@ cdef uint32_t freq_rows(const Freq *f, FreqRow *out) noexcept nogil:
     return w
 
 
+cdef uint32_t freq_top(const Freq *f, FreqRow *out, uint32_t most) noexcept nogil:
+    cdef FreqRow row
+    cdef uint32_t have = 0
+    cdef uint32_t seen = 0
+    cdef uint32_t i, place
+    if f.cells == NULL or most == 0:
+        return 0
+    for i in range(cells_of(f)):
+        if freq_get(f, i, &row.key, &row.n, &row.weight) == 0:
+            continue
+        seen += 1
+        if have < most:
+            have += 1
+        elif compare_rows(&row, &out[most - 1]) > 0:
+            continue
+        # into its place among the few that are kept
+        place = have - 1
+        while place > 0 and compare_rows(&row, &out[place - 1]) < 0:
+            out[place] = out[place - 1]
+            place -= 1
+        out[place] = row
+        if seen == f.active:
+            break
+    return have
+
+
 cdef int freq_merge(Freq *into, const Freq *other) noexcept nogil:
     cdef Freq twin
     cdef uint32_t cells, stride, i, step, n
