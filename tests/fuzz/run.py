@@ -53,6 +53,8 @@ WEIGHTS = {
     "app_wire": 2,
     "app_datagram": 2,
     "app_stream": 3,
+    "flows": 3,
+    "flow_file": 2,
 }
 
 

@@ -182,6 +182,37 @@ def app_datagram_seeds() -> list[bytes]:
     return [o for o in out if o]
 
 
+def flow_seeds() -> list[bytes]:
+    """Instructions of targets.flows: options, then op, size, more, step, flags and a payload each."""
+
+    def op(
+        port: int, body: bytes = b"", *, back: int = 0, more: int = 0, step: int = 1, flags: int = 0x18
+    ) -> bytes:
+        number = (80, 443, 5432, 53, 67, 1812, 22, 9).index(port)
+        size, high = len(body) & 255, min(len(body) >> 8, 3)
+        return bytes([number | back << 3, size, more | high, step, flags]) + body[: size + 256 * high]
+
+    dns = payloads([*generate.dns_udp(), *generate.dns_edns()])
+    boot = payloads(generate.dhcp())
+    request = b"GET /a HTTP/1.1\r\nHost: h\r\nUser-Agent: u\r\n\r\n"
+    response = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"
+    out = []
+    for options in (0, 1, 16, 33, 64, 129):
+        for more in (0, 32, 8):
+            talk = [bytes([options])]
+            for port, asked, told in ((80, request, response), (443, HELLO[9:], SERVER_HELLO[9:])):
+                talk += [op(port, flags=2, more=more), op(port, flags=0x12, back=1, more=more)]
+                talk += [op(port, asked * 2, more=more), op(port, told, back=1, more=more)]
+                talk += [op(port, told, back=1, more=more, step=100), op(port, flags=0x11, more=more)]
+                talk += [op(port, flags=0x11, back=1, more=more), op(port, flags=4, more=more)]
+            out.append(b"".join(talk))
+        many = [op(53, body, back=i % 2, more=(0, 16, 32, 48)[i % 4]) for i, body in enumerate(dns[:12])]
+        many += [op(67, body, back=i % 2) for i, body in enumerate(boot[:4])]
+        many += [op(1812, RADIUS, back=i, step=200) for i in range(2)] + [op(9, b"\x08\0ping", flags=1)]
+        out.append(bytes([options]) + b"".join(many))
+    return out
+
+
 def all_seeds() -> dict[str, list[bytes]]:
     files = file_seeds()
     recorded = [p.read_bytes() for p in sorted(CAPTURES.glob("*.pcap")) if p.stat().st_size < 20_000]
@@ -202,4 +233,6 @@ def all_seeds() -> dict[str, list[bytes]]:
         ],
         "app_datagram": app_datagram_seeds(),
         "app_stream": app_stream_seeds(),
+        "flows": flow_seeds(),
+        "flow_file": [bytes([n & 255]) + d for n, d in enumerate([*recorded, *frames, *files[::8]])],
     }  # fmt: skip

@@ -8,6 +8,7 @@ in the ordinary one by test_regressions.py.
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import struct
 from collections.abc import Callable
@@ -308,6 +309,110 @@ def app_stream(data: bytes) -> None:
     assert gaps or seen[0] == seen[1], f"depends on the cutting: {seen}"
 
 
+def flow_records(path: Path, options: int) -> None:
+    """A capture through the flow table with all decoders; nothing may get lost without being counted."""
+    capfile = importlib.import_module("netprobe._core.capfile")
+    apps = importlib.import_module("netprobe._core.app_flow")
+    core = importlib.import_module("netprobe._core.flow_reader")
+    sources = importlib.import_module("netprobe.inputs.sources")
+    errors = importlib.import_module("netprobe.errors")
+    try:
+        source = sources.open_source(path)
+    except errors.InputError:
+        return
+    with source:
+        reader = capfile.CaptureReader(source)
+        try:
+            reader.open()
+        except ValueError:
+            return
+        schedule = bool(options & 1)
+        native = core.FlowReader(
+            reader, capacity=64 << (options >> 1 & 7), bidirectional=not schedule, schedule=schedule,
+            raw_extensions=schedule, decode=True, postgres_ports=[5432], seed=1,
+            sample=2 if options & 64 else 1, idle_ns=10**9, active_ns=3 * 10**9 if options & 16 else 0,
+            translate=[(b"\x0a\0\0\1", None, b"\x0b\0\0\1", None)] if options & 32 else (),
+            mac=b"\2" * 6 if options & 128 else None,
+        )  # fmt: skip
+        packets = records = 0
+        while not native.at_end:
+            raw = {name: bytearray(64 * size) for name, (_, size, _) in core.COLUMNS.items()}
+            rows = apps.AppRows()
+            got = native.fill(raw, 64, rows)
+            records += got
+            for side in ("in_pkts", "out_pkts"):
+                packets += sum(memoryview(raw[side]).cast("Q")[:got])
+            for name in rows.names():
+                values, offsets, present = rows.column(name, got)
+                assert any(present), name
+                if offsets is not None:
+                    ends = offsets.tolist()
+                    assert ends == sorted(ends) and ends[0] == 0 and ends[-1] == len(values), name
+                    for a, b in itertools.pairwise(ends):
+                        assert b - a <= 384, name
+                        bytes(values[a:b]).decode()
+                rows.column(name, got, True)
+        stats = native.stats()
+    kept = ("filtered_out", "not_ip", "unreadable", "fragments_lost", "packets", "ignored")
+    assert stats["framed"] == sum(stats[name] for name in kept), stats
+    assert (stats["packets"], stats["records"]) == (packets, records), stats
+    assert (stats["open"], stats["open_packets"], stats["trackers"]) == (0, 0, 0), stats
+
+
+def flows(data: bytes) -> None:
+    """Conversations of every protocol that has a decoder, tagged and in fragments, through the flow table."""
+    records = []
+    seq: dict[int, int] = {}
+    now = 10**18
+    options, data = (data[0], data[1:]) if data else (0, b"")
+    at = 0
+    while at + 5 <= len(data):
+        op, size, more, step, flags = data[at : at + 5]
+        at += 5
+        body = data[at : at + size + 256 * (more & 3)]
+        at += len(body)
+        now += (step & 127) * 10 ** (3 + (op >> 5)) * (-1 if step > 250 else 1)
+        port = (80, 443, 5432, 53, 67, 1812, 22, 9)[op & 7]
+        back, client, six = op >> 3 & 1, 4000 + (more >> 6), more >> 5 & 1
+        sport, dport = (port, client) if back else (client, port)
+        ends = (9, client & 3) if back else (client & 3, 9)
+        if port in (80, 443, 5432, 22):
+            key = port << 8 | (client & 3) << 2 | six << 1 | back
+            number = seq.setdefault(key, 1000) + (flags >> 6 == 3) * 7
+            other = seq.get(key ^ 1, 1000)
+            window = 0 if flags == 0x7F else 512
+            offset = 0x50 if flags != 0x55 else 0xF0
+            packet = struct.pack(
+                ">HHIIBBHHH", sport, dport, number & 0xFFFFFFFF, other & 0xFFFFFFFF, offset, flags & 0x3F,
+                window, 0, 0,
+            )  # fmt: skip
+            seq[key] = number + len(body) + bool(flags & 3)
+            packet, proto = packet + body, 6
+        elif port == 9:
+            packet, proto = body, 1 if flags & 1 else 58
+        else:
+            packet, proto = struct.pack(">HHHH", sport, dport, 8 + len(body), 0) + body, 17
+        pieces = [packet]
+        if more & 16 and len(packet) > 16:
+            pieces = [packet[:16], packet[16:]]
+        for i, piece in enumerate(pieces):
+            more_follow = i + 1 < len(pieces)
+            if six:
+                head = struct.pack(">BBHI", proto, 0, (16 * i) | more_follow, 7) if len(pieces) > 1 else b""
+                ip = ip6(44 if head else proto, *ends, head + piece)
+            else:
+                ip = ip4(proto, *ends, piece, ident=7, frag=(2 * i) | more_follow << 13)
+            tag = b"\x81\0\0\x07" if more & 8 else b""
+            kind = b"\x86\xdd" if six else b"\x08\0"
+            records.append((now, b"\2" * 12 + tag + kind + ip))
+    flow_records(stored(pcap(records)), options)
+
+
+def flow_file(data: bytes) -> None:
+    """Any capture through the flow table."""
+    flow_records(stored(data[1:]), data[0] if data else 0)
+
+
 TARGETS: dict[str, Target] = {
     "capture": capture,
     "decode": decode,
@@ -320,6 +425,8 @@ TARGETS: dict[str, Target] = {
     "app_wire": app_wire,
     "app_datagram": app_datagram,
     "app_stream": app_stream,
+    "flows": flows,
+    "flow_file": flow_file,
 }
 
 
@@ -334,6 +441,8 @@ def usable(name: str) -> bool:
         "app_wire": "netprobe._core.wire.http",
         "app_datagram": "netprobe._core.app_datagram",
         "app_stream": "netprobe._core.app_stream",
+        "flows": "netprobe._core.flow_reader",
+        "flow_file": "netprobe._core.flow_reader",
     }
     try:
         importlib.import_module(needs.get(name, "netprobe._core.engine"))
