@@ -261,6 +261,16 @@ def test_resources_removals(agent: Manager) -> None:
         assert len(running(agent)) == left
 
 
+def test_the_name_of_a_resources_policy_may_be_taken_over(agent: Manager) -> None:
+    agent.add_policy(policy("p"))
+    (name,) = [name for name in resources(agent) if name != resources(agent)[0]]
+    agent.remove_policy(name)
+    agent.add_policy(policy(name, filter={"bpf": "udp"}))
+    agent.remove_policy("p")
+    assert agent.policies[name].running
+    assert len(agent.inputs) == 2
+
+
 def test_an_input_outlives_one_of_its_users(agent: Manager) -> None:
     agent.add_policy(policy("p1"))
     agent.add_policy(policy("p2"))

@@ -421,8 +421,10 @@ class _Change:
         gone = list(self.dropped)
         for input_ in unused:
             del self.inputs[input_.name]
-            resources = self.policies.pop(input_.name + RESOURCES_SUFFIX, None)
-            if resources is not None:
+            resources = self.policies.get(input_.name + RESOURCES_SUFFIX)
+            # it may have been deleted, and its name be somebody's
+            if resources is not None and resources.is_resources:
+                del self.policies[resources.name]
                 gone.append(resources)
         manager._policies = MappingProxyType(self.policies)
         manager._inputs = MappingProxyType(self.inputs)
