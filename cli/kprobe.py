@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     except KentikError as problem:
         with contextlib.suppress(OSError):
             for line in problem.lines():
-                print(" ".join(line.splitlines()) if line.strip() == line else line, flush=True)
+                print(line, flush=True)
         return EXIT_FAILURE
     except BrokenPipeError:
         # who read the help has gone; what is left in the buffer would fail again at exit
