@@ -249,7 +249,7 @@ class Namespace:
         """
         if not any(option.startswith(("--pps", "--mbps", "--multiplier")) for option in options):
             options = ("--topspeed", *options)
-        done = self.run("tcpreplay", "-i", iface or self.iface, *options, os.fspath(path))
+        done = self.run("tcpreplay", "--no-flow-stats", "-i", iface or self.iface, *options, os.fspath(path))
         sent = re.search(r"Successful packets:\s+(\d+)", done.stdout)
         failed = re.search(r"Failed packets:\s+(\d+)", done.stdout)
         assert sent and failed, done.stdout + done.stderr

@@ -57,7 +57,7 @@ class Tun:
 def test_drops_add_up_when_nobody_reads(captures: Path) -> None:
     with netns.pair() as (sender, receiver):
         with receiver.inside():
-            capture = open_live(receiver.iface, ring_mb=1)
+            capture = open_live(receiver.iface, ring_mb=1, timeout_ms=20)
         sent = sender.replay(captures / "demo.pcap", "--loop=40")
         lost = netns.settled(capture.drops)
         assert lost["received"] + lost["os_drops"] == sent
@@ -81,7 +81,7 @@ def test_the_ring_comes_round_many_times(captures: Path) -> None:
     wanted = list(netns.frames(captures / "dns-tcp.pcap"))
     with netns.pair() as (sender, receiver):
         with receiver.inside():
-            capture = open_live(receiver.iface, ring_mb=1)
+            capture = open_live(receiver.iface, ring_mb=1, timeout_ms=20)
         with Reader(capture.source) as reader:
             # each replay fits into the ring: what is tested is the order of blocks
             for number in range(1, 13):
@@ -99,7 +99,7 @@ def test_batches_stay_as_they_are_while_they_are_held(captures: Path) -> None:
     wanted = list(netns.frames(captures / "demo.pcap"))
     with netns.pair() as (sender, receiver):
         with receiver.inside():
-            capture = open_live(receiver.iface, ring_mb=1)
+            capture = open_live(receiver.iface, ring_mb=1, timeout_ms=20)
         columns = ColumnReader(capture.source)
         lengths = np.zeros(len(wanted), "u4")
         ports = np.zeros(len(wanted), "u2")

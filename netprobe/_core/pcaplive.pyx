@@ -10,7 +10,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
-from netprobe._core.atomic cimport np_add64, np_dec, np_get64, np_inc, np_store, np_swap
+from netprobe._core.atomic cimport np_add64, np_dec, np_get64, np_inc, np_load, np_store, np_swap
 from netprobe._core.bpf cimport BpfProgram
 from netprobe._core.live cimport STATE_GONE, STATE_UP, LiveSource, clock_ms
 from netprobe._core.packet cimport RawPacket
@@ -21,6 +21,7 @@ import threading
 cdef enum:
     RECORD = 16                  # seconds, microseconds, offset, captured length: 32 bits each
     RETRY_MS = 250
+    LAST_MS = 100
 
 
 cdef class PcapSource(LiveSource):
@@ -210,8 +211,11 @@ cdef class PcapSource(LiveSource):
             return
         if self.reader is not None:
             state = self.link_state()
+            if state == STATE_GONE and np_load(&self.state_) != STATE_GONE:
+                self.next_try = clock_ms() + LAST_MS
             np_store(&self.state_, <uint32_t>state)
-            if state == STATE_GONE:
+            # the last packets are still to come, when the kernel hands over the block that it has begun
+            if state == STATE_GONE and clock_ms() >= self.next_try:
                 self.drop_reader()
             return
         if clock_ms() < self.next_try:

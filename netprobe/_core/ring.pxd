@@ -49,6 +49,8 @@ cdef class Ring(LiveSource):
     cdef Block *block            # being walked
     cdef uint8_t *packet
     cdef uint8_t *block_end
+    cdef uint8_t *block_used     # what the kernel has written ends here
+    cdef uint8_t *fetched        # asked for up to here
     cdef uint32_t left           # packets of the block still to come
     cdef LinkFilter *filter      # of the last packet's link type
     cdef int filter_mode         # CORE_*

@@ -4,9 +4,11 @@ Nothing is copied. A batch points into one block, and the block goes back to the
 A socket starts without a protocol, so that nothing comes in before its filter is in force; only a member of a fanout
 group must be bound before it may join, and lets nothing in until then.
 
-The kernel takes the outermost VLAN tag out of a frame before anybody sees it and keeps it beside. It is put back here,
-in front of which the filter has room (RESERVE): lengths are those on the wire. A filter in the kernel cannot see the
-tag where its program looks for it, so tagged frames all come up and are filtered here.
+The kernel takes the outermost VLAN tag out of a frame before anybody sees it and keeps it beside. It is put back here:
+lengths are those on the wire. A filter in the kernel cannot see the tag where its program looks for it, so tagged
+frames all come up and are filtered here. For the tag, or a cooked header, there is room before a frame: a network
+header stands at a multiple of 16 and at least 16 behind the address, the address ends at 68, so that 12 bytes and more
+are free before a link header of up to 16, and 28 before a packet that has none.
 """
 from libc.errno cimport E2BIG, EINVAL, ENETDOWN, ENOMEM, errno
 from libc.stddef cimport size_t
@@ -17,11 +19,11 @@ from posix.ioctl cimport ioctl
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 from posix.unistd cimport close
 
-from netprobe._core.atomic cimport np_add64, np_dec, np_get64, np_inc, np_load, np_store, np_swap
+from netprobe._core.atomic cimport np_add64, np_dec, np_fetch, np_get64, np_inc, np_load, np_store, np_swap
 from netprobe._core.bpf cimport BpfProgram, Insn
 from netprobe._core.linux cimport (
     AF_PACKET, PACKET_ADD_MEMBERSHIP, PACKET_FANOUT, PACKET_IGNORE_OUTGOING, PACKET_MR_PROMISC,
-    PACKET_OUTGOING, PACKET_RESERVE, PACKET_RX_RING, PACKET_STATISTICS, PACKET_VERSION, SIOCGIFHWADDR,
+    PACKET_OUTGOING, PACKET_RX_RING, PACKET_STATISTICS, PACKET_VERSION, SIOCGIFHWADDR,
     SIOCGIFINDEX, SO_ATTACH_FILTER, SO_ERROR, SOCK_CLOEXEC, SOCK_RAW, SOL_PACKET, SOL_SOCKET,
     TP_STATUS_KERNEL, TP_STATUS_USER, TP_STATUS_VLAN_TPID_VALID, TP_STATUS_VLAN_VALID, TPACKET_V3, bind, getsockopt,
     htons, ifreq, packet_mreq, setsockopt, sock_filter, sock_fprog, sockaddr, sockaddr_ll, socket, socklen_t,
@@ -37,7 +39,8 @@ cdef enum:
     ETH_P_8021Q = 0x8100
     ETH_P_ALL = 3
     HEADER = 48                  # sizeof(tpacket3_hdr), aligned; the address follows
-    RESERVE = 32                 # room before a frame: a tag, or a cooked header
+    FETCH = 1024                 # bytes asked for ahead
+    LINE = 64
     TAG = 4
     MACS = 12                    # two addresses; the tag stands behind them
     SLL = 16
@@ -295,9 +298,6 @@ cdef class Ring(LiveSource):
         value = TPACKET_V3
         if setsockopt(fd, SOL_PACKET, PACKET_VERSION, &value, sizeof(value)) < 0:
             return self.fail(STEP_RING)
-        value = RESERVE
-        if setsockopt(fd, SOL_PACKET, PACKET_RESERVE, &value, sizeof(value)) < 0:
-            return self.fail(STEP_RING)
         if self.loopback:
             # each packet shows twice there; walk() looks too, where the kernel (before 4.20) does not know this
             value = 1
@@ -533,6 +533,8 @@ cdef class Ring(LiveSource):
         first = d.hdr.bh1.offset_to_first_pkt
         self.packet = block.buf + first
         self.block_end = block.buf + self.block_bytes
+        self.block_used = block.buf + d.hdr.bh1.blk_len
+        self.fetched = self.packet
         if self.left and (first >= self.block_bytes or d.hdr.bh1.blk_len > self.block_bytes):
             np_add64(&self.lost, self.left)
             self.left = 0
@@ -550,9 +552,13 @@ cdef class Ring(LiveSource):
         cdef uint8_t *data
         cdef uint8_t *p
         cdef RawPacket *raw
+        cdef uint8_t *next
+        cdef uint8_t *far
         cdef uint32_t caplen, wirelen, room, link_bytes
         cdef int kind, tagged
         cdef int n = 0
+        cdef int mixed = self.everything
+        cdef int copies = self.everything or self.loopback
         while self.left and n < BATCH_PACKETS:
             p = self.packet
             h = <tpacket3_hdr *>p
@@ -568,16 +574,27 @@ cdef class Ring(LiveSource):
                 self.left = 0
                 break
             self.left -= 1
-            self.packet = p + h.tp_next_offset
-            if self.left and (h.tp_next_offset == 0 or h.tp_next_offset >= room):
-                np_add64(&self.lost, self.left)
-                self.left = 0
+            next = p + h.tp_next_offset
+            self.packet = next
+            if self.left:
+                if h.tp_next_offset == 0 or h.tp_next_offset >= room:
+                    np_add64(&self.lost, self.left)
+                    self.left = 0
+                else:
+                    # another CPU wrote all this: each line takes long to come, and where a header is stands in the
+                    # one before, so that they would come one by one
+                    if self.fetched < next:
+                        self.fetched = next
+                    far = next + FETCH if next + FETCH < self.block_used else self.block_used
+                    while self.fetched < far:
+                        np_fetch(self.fetched)
+                        self.fetched += LINE
             a = <sockaddr_ll *>(p + HEADER)
-            if a.sll_pkttype == PACKET_OUTGOING and a.sll_hatype == ARPHRD_LOOPBACK:
+            if copies and a.sll_pkttype == PACKET_OUTGOING and a.sll_hatype == ARPHRD_LOOPBACK:
                 np_add64(&self.outgoing, 1)
                 continue
             data = p + h.tp_mac
-            kind = self.linktype if not self.everything else link_type(a.sll_hatype)
+            kind = link_type(a.sll_hatype) if mixed else self.linktype
             tagged = 0
             if kind == LT_ETHERNET:
                 if h.tp_status & TP_STATUS_VLAN_VALID and caplen >= MACS:
@@ -616,7 +633,7 @@ cdef class Ring(LiveSource):
             raw.wirelen = wirelen
             raw.linktype = <uint16_t>kind
             raw.flags = 0
-            raw.interface = <uint32_t>a.sll_ifindex if self.everything else 0
+            raw.interface = <uint32_t>a.sll_ifindex if mixed else 0
             n += 1
         return n
 
