@@ -34,7 +34,7 @@ class Agent:
     iface: make tap and policy ``default`` for this interface (a name, an address that it owns, or ``auto``),
         with ``filter`` (a tcpdump expression) and ``hosts`` (CIDRs, comma-separated).
     periods, max_deep_sample: for policies without ``window_config``; by default what ``visor.config`` says.
-    geo, or geo_city and geo_asn: MaxMind databases.
+    geo, or geo_city and geo_asn: MaxMind databases. runtime: other inputs and handlers, for tests.
 
     ConfigError: a setting cannot be used. InputError: an interface cannot be opened. Nothing runs then.
     """
