@@ -683,6 +683,17 @@ def test_several_agents(alone: netns.Namespace) -> None:
     assert [agent.stop() for agent in agents] == [0] * 3
 
 
+@root
+@replay
+def test_the_benchmark_runs(tmp_path: Path) -> None:
+    """Every row, and what it counted adds up; nothing is judged by time here."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "agent.py"), "--smoke", "--dir", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[-1] for line in done.stdout.splitlines()] == ["ran"] * 5
+    assert re.search(r"^drops while scraped +0 of 6,000 ", done.stdout, re.MULTILINE)
+
+
 def test_program_text_is_thin() -> None:
     """cli/ only reads arguments: what runs is the library's business."""
     text = textwrap.dedent((ROOT / "cli" / "pktvisord.py").read_text().split('"""\n', 2)[2])
