@@ -93,8 +93,9 @@ def test_flood_is_distinct(folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.tool("tcpdump", "taskset")
-def test_smoke(tmp_path: Path) -> None:
-    command = [sys.executable, str(BENCHMARKS / "run.py"), "--smoke", "--dir", str(tmp_path)]
+@pytest.mark.parametrize(("program", "rows"), [("run.py", 9), ("flows.py", 7)])
+def test_smoke(tmp_path: Path, program: str, rows: int) -> None:
+    command = [sys.executable, str(BENCHMARKS / program), "--smoke", "--dir", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("ran") == 9
+    assert done.stdout.count("ran\n") == rows
