@@ -120,6 +120,10 @@ def main(argv: list[str] | None = None) -> int:
     except NetprobeError as problem:
         print(f"{program}: {problem}", file=sys.stderr)
         return EXIT_FAILURE
+    except ModuleNotFoundError as problem:
+        # yaml, for one: what only an agent needs is an extra of the package
+        print(f"{program}: {problem}: pip install 'netprobe-suite[agent]'", file=sys.stderr)
+        return EXIT_FAILURE
     except KeyboardInterrupt:
         return 0
 

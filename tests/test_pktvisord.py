@@ -395,6 +395,36 @@ def test_names_from_databases(ends: tuple[netns.End, netns.End], tmp_path: Path)
     assert agent.stop() == 0
 
 
+@root
+def test_flags_without_effect(alone: netns.Namespace) -> None:
+    flags = """--prometheus --no-track --geo-cache-size 0 --module-dir /no/where --cp-disable --cp-token t
+        --cp-url u --cp-custom c --cp-path /p -b udp --admin-api"""
+    agent = Agent(alone, *flags.split())
+    assert [text for text in agent.texts("warning") if "-b and -H" in text]
+    assert agent.json("policies") == {}
+    assert agent.stop() == 0
+
+
+@root
+def test_receiver_of_otlp_that_is_not_there(alone: netns.Namespace, tmp_path: Path) -> None:
+    """Said in a warning; the rest goes on."""
+    agent = Agent(alone, "--otel", "--otel-port", "9", "--otel-interval", "1", "lo")
+    agent.wait_log(r"\[warning\] .*localhost:9/v1/metrics")
+    assert agent.request("metrics/window/5").status == 200
+    assert agent.stop() == 0
+
+
+@pytest.mark.parametrize("package", ["uvicorn", "yaml"])
+def test_without_the_extra(package: str, tmp_path: Path) -> None:
+    """A plain `pip install` lacks what only the agent needs: the message says what to install."""
+    (tmp_path / f"{package}.py").write_text(f"raise ModuleNotFoundError('gone', name={package!r})")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = run("--admin-api", "-p", "0", env=environment, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "pip install 'netprobe-suite[agent]'" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
 # --- privileges --------------------------------------------------------------------------------------------
 
 

@@ -101,6 +101,8 @@ def _reason(problem: Exception) -> str:
     LOG.debug("traceback", exc_info=problem)
     if isinstance(problem, MemoryError):
         return "out of memory"
+    if isinstance(problem, ModuleNotFoundError) and not (problem.name or "").startswith("netprobe"):
+        return f"the Python package {problem.name} is missing: pip install 'netprobe-suite[agent]'"
     return f"internal error: {type(problem).__name__}: {problem} (-v shows where)"
 
 
