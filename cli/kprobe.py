@@ -276,9 +276,11 @@ def _work(run: Run, sink: Sink[Any] | None, signals: Signals) -> int:
 
     try:
         signals.end(run)
-        carry(run, sink, lambda: signals.came)
+        try:
+            carry(run, sink, lambda: signals.came)
+        finally:
+            LOG.info("%s", run.summary())
         problem = run.input.problem()
-        LOG.info("%s", run.summary())
     finally:
         run.close()
     if problem is not None and not signals.came:

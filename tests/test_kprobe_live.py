@@ -18,7 +18,11 @@ from typing import Any
 import netns
 import pytest
 from kentik_server import TOKEN, DeviceSpec, Fault, KentikServer
-from test_kprobe_cli import CREDENTIALS, KPROBE, kprobe
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
+from scapy.utils import wrpcap
+from test_kprobe_cli import CAPTURES, CREDENTIALS, KPROBE, kprobe
 
 pytestmark = [pytest.mark.root, pytest.mark.tool("tcpdump", "tshark", "ethtool")]
 
@@ -373,4 +377,83 @@ def test_drop_correction_and_device_limit(tmp_path: Path) -> None:
             # 16 fit into the queue; ICMP and ARP beside the 200
             assert sent < 40
             assert total >= 200
+        stand_in.verify()
+
+
+def counted(run: netns.Program) -> dict[str, int]:
+    """The summary: packets in records, dropped by the kernel, lost behind it."""
+    found = re.search(
+        r"(\d+) packets, \d+ bytes in (\d+) records; .*; (\d+) packets dropped by the kernel, (\d+) records",
+        run.stderr,
+    )
+    assert found, run.stderr
+    return dict(zip(("packets", "records", "dropped", "lost"), map(int, found.groups()), strict=True))
+
+
+@pytest.mark.tool("tcpreplay")
+def test_the_kernel_s_drops_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "x.pcap"
+    wrpcap(
+        str(path),
+        [Ether() / IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=1, dport=2) / Raw(bytes(8000))] * 50,
+    )
+    with netns.pair() as (client, server):
+        run = start(server, "--export", "jsonl", "--output", str(tmp_path / "out"))
+        run.process.send_signal(signal.SIGSTOP)
+        sent = client.replay(path, "--loop=400", "--preload-pcap")
+        run.process.send_signal(signal.SIGCONT)
+        finish(run)
+        seen = counted(run)
+    assert seen["dropped"] > 1000
+    assert seen["packets"] + seen["dropped"] == sent == 20_000
+    assert totals(lines(tmp_path / "out"))[0] == seen["packets"]
+
+
+@pytest.mark.tool("tcpreplay")
+def test_a_sink_that_takes_nothing(tmp_path: Path) -> None:
+    """Capturing goes on, what cannot be handed over is counted, and the end comes in time."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with netns.pair() as (client, server):
+            run = start(server, "--export", "jsonl", "--output", str(fifo))
+            sent = client.replay(CAPTURES / "dns-udp.pcap", "--loop=6000", "--preload-pcap")
+            assert run.stop(signal.SIGTERM, seconds=40) == 1
+            assert last(run) == "Error: not everything could be delivered within 10 s"
+            seen = counted(run)
+        assert seen["lost"] > 0
+        assert seen["packets"] + seen["dropped"] == sent
+    finally:
+        os.close(reader)
+
+
+@pytest.mark.tool("ping")
+def test_a_new_device() -> None:
+    """Plan, the interface's address, a name with dots."""
+    with netns.pair(addresses=True) as (client, server), server.inside(), KentikServer([]) as stand_in:
+        urls = [f"--{k}-url={getattr(stand_in, k + '_url')}" for k in ("api", "flow", "metrics", "dns")]
+        flags = ["--device-name", "new.probe", "--device-plan", "5", "--device-site", "9"]
+        run = start(server, *urls, *flags)
+        ping(client, server)
+        finish(run)
+        stand_in.verify()
+        (device,) = stand_in.devices
+        assert (device.name, device.ips) == ("new_probe", ("10.99.0.2",))
+        (made,) = [json.loads(seen.body) for seen in stand_in.requests if seen.route == "create"]
+        assert (made["device"]["site_id"], made["device"]["device_description"]) == (9, "new.probe")
+        assert stand_in.totals()[0] >= 6
+
+
+@pytest.mark.tool("dig")
+def test_status_of_a_running_probe() -> None:
+    with netns.pair(addresses=True, ipv6=False) as (client, server):
+        with kentik(server, DeviceSpec(7, "probe-1", max_flow_rate=1000)) as (stand_in, urls):
+            run = start(server, *urls, "--device-id", "7", "--status-port", "9999", "--filter", "udp port 53")
+            for i in range(3):
+                client.run("dig", "+tries=1", "+time=1", f"@{server.address}", f"n{i}.example", check=False)
+            netns.until(lambda: len(stand_in.records) == 3, "three records")
+            with server.inside():
+                stand_in.check_status(9999)
+            finish(run)
         stand_in.verify()
