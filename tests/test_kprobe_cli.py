@@ -10,11 +10,15 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kentik_server import EMAIL, TOKEN, DeviceSpec, Fault, KentikServer
+from scapy.layers.inet import IP, UDP
+from scapy.layers.inet6 import IPv6
+from scapy.utils import rdpcap, wrpcap
 
 CAPTURES = Path(__file__).parent / "captures"
 KPROBE = [sys.executable, "-m", "netprobe.cli.kprobe"]
@@ -124,6 +128,52 @@ def test_sample_scales() -> None:
     assert {record["sample_rate"] for record in records} <= {3}
     assert {record["sample_rate"] for record in everything} == {1}
     assert len(jsonl(CAPTURES / "dns-udp.pcap", "--sample", "0")) == len(everything)
+
+
+def without_ids(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in record.items() if k != "connection_id"} for record in records]
+
+
+@pytest.mark.parametrize(
+    ("rules", "rewrite"),
+    [
+        (["10.77.0.53,192.0.2.9"], {"10.77.0.53": ("192.0.2.9", None)}),
+        (["fd77::53,2001:db8::9"], {"fd77::53": ("2001:db8::9", None)}),
+        (["10.77.0.53,53,192.0.2.9,5353", "10.77.0.53,198.51.100.1"], {"10.77.0.53": ("192.0.2.9", 5353)}),
+        # found once, not again
+        (["10.77.0.53,192.0.2.9", "192.0.2.9,192.0.2.10"], {"10.77.0.53": ("192.0.2.9", None)}),
+        (["10.77.0.53,54,192.0.2.9,5353"], {}),
+    ],
+)
+@pytest.mark.parametrize("dns_port", ["53", "5353"])
+def test_translation_is_as_if_the_packets_were_others(
+    tmp_path: Path, rules: list[str], rewrite: dict[str, tuple[str, int | None]], dns_port: str
+) -> None:
+    """Also for classification and decoders; scapy writes the other packets."""
+    path = tmp_path / "x.pcap"
+    packets = rdpcap(str(CAPTURES / "dns-udp.pcap"))
+    for packet in packets:
+        ip = packet.getlayer(IP) or packet.getlayer(IPv6)
+        if ip is None or UDP not in packet:
+            continue
+        for end, port in (("src", "sport"), ("dst", "dport")):
+            if getattr(ip, end) in rewrite and getattr(packet[UDP], port) == 53:
+                address, number = rewrite[getattr(ip, end)]
+                setattr(ip, end, address)
+                setattr(packet[UDP], port, number or 53)
+    wrpcap(str(path), packets)
+    flags = ["--export", "jsonl", "--seed", "7", "--dns-port", dns_port]
+    other = kprobe("--read", path, *flags).stdout.splitlines()
+    translated = kprobe(
+        "--read", CAPTURES / "dns-udp.pcap", *flags, *(f"--translate={rule}" for rule in rules)
+    ).stdout.splitlines()
+    got = without_ids([json.loads(line) for line in translated])
+    wanted = without_ids([json.loads(line) for line in other])
+    key = itemgetter("first", "src", "dst", "sport", "reason")
+    # export times are drawn by the hash of the key: the order may differ
+    assert sorted(got, key=key) == sorted(wanted, key=key)
+    hosts = {r["src"] for r in wanted} | {r["dst"] for r in wanted}
+    assert {new for new, _ in rewrite.values()} <= hosts
 
 
 def test_compressed_and_standard_input() -> None:

@@ -457,3 +457,32 @@ def test_status_of_a_running_probe() -> None:
                 stand_in.check_status(9999)
             finish(run)
         stand_in.verify()
+
+
+def promiscuity(at: netns.End) -> int:
+    """How many want to see everything; tcpdump does."""
+    found = re.search(r"promiscuity (\d+)", at.ip("-d", "link", "show", at.iface))
+    assert found
+    return int(found[1])
+
+
+@pytest.mark.tool("curl")
+def test_promiscuous_and_cut(tmp_path: Path) -> None:
+    """Cut packets count with their true lengths, and are not decoded (S17)."""
+    beside, out = tmp_path / "beside.pcap", tmp_path / "out"
+    with netns.pair(addresses=True, ipv6=False) as (client, server):
+        web_server(server)
+        capture = server.capture(beside, OURS)
+        flags = ["--export", "jsonl", "--output", str(out), "--filter", OURS, "--promisc", "--snaplen", "96"]
+        before = promiscuity(server)
+        run = start(server, *flags)
+        assert promiscuity(server) == before + 1
+        client.run("curl", "-sS", "-o", "/dev/null", f"http://{server.address}/{'x' * 200}")
+        netns.settled(capture.count)
+        finish(run)
+        capture.finish()
+    records = lines(out)
+    assert totals(records) == sums(beside)
+    assert {r["app"] for r in records} == {2}
+    assert not [r for r in records if "http_url" in r]
+    assert not [r for r in records if r["out_retransmits"] or r["in_retransmits"]]
