@@ -85,6 +85,50 @@ def test_agent_runs_as_the_unit_runs_it() -> None:
         assert agent.stop() == 0
 
 
+def syscalls(names: str) -> set[str]:
+    """System calls by name or systemd's groups."""
+    found = set()
+    for name in names.split():
+        if not name.startswith("@"):
+            found.add(name)
+            continue
+        listed = subprocess.run(
+            ["systemd-analyze", "syscall-filter", name], capture_output=True, text=True, check=True
+        ).stdout
+        for line in listed.splitlines()[1:]:
+            if line.strip() and not line.strip().startswith("#"):
+                found |= syscalls(line.strip())
+    return found
+
+
+@pytest.mark.root
+@pytest.mark.tool("strace", "systemd-analyze", "tcpreplay", "ethtool")
+def test_agent_asks_the_kernel_for_nothing_that_the_unit_forbids(tmp_path: Path) -> None:
+    """Its system calls, address families and mappings from start to end, as strace sees them."""
+    rules = unit()
+    allowed: set[str] = set()
+    for line in rules["SystemCallFilter"]:
+        allowed = allowed - syscalls(line[1:]) if line.startswith("~") else allowed | syscalls(line)
+    seen = tmp_path / "calls"
+    with netns.pair() as (sender, receiver):
+        trace = ["strace", "-f", "-qq", "-o", str(seen), *PKTVISORD]
+        agent = Agent(receiver, "--admin-api", receiver.iface, program=trace, start=False)
+        agent.wait_log("listening")
+        sender.replay(DEMO)
+        agent.wait_total(408)
+        assert agent.request("policies/__all/metrics/prometheus").status == 200
+        assert agent.request("server", "DELETE").status == 200
+        assert agent.program.wait() == 0
+    text = seen.read_text()
+    used = set(re.findall(r"^\d+ +(\w+)\(", text, re.MULTILINE))
+    assert {"capset", "prctl", "socket", "mmap"} <= used
+    assert used - allowed == set()
+    families = set(re.findall(r"\bsocket\((AF_\w+)", text))
+    assert families <= set(rules["RestrictAddressFamilies"][0].split())
+    assert rules["MemoryDenyWriteExecute"] == ["yes"]
+    assert not re.search(r"PROT_WRITE\|PROT_EXEC", text)
+
+
 def readable_by_all() -> bool:
     command = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", *PKTVISORD, "--version"]
     return subprocess.run(command, capture_output=True).returncode == 0
