@@ -302,3 +302,99 @@ def test_bytes_of_strangers():
     for bad in (b"", b"NPMB\x02" + live[5:], live[:-1], live + b"\0"):
         with pytest.raises(ValueError):
             MetricBlock.from_bytes(bad)
+
+
+def number(value):
+    return struct.pack("=I", value)
+
+
+def ports(weights):
+    target = block(topns=(U16, TEXT))
+    for value, weight in weights.items():
+        target.add_topn(0, number(value), weight)
+    return target
+
+
+def test_numbers_are_exact_however_many():
+    rng = random.Random(4)
+    half = {value: rng.randint(1, 50) for value in rng.sample(range(65536), 40000)}
+    rest = {value: rng.randint(1, 50) for value in rng.sample(range(65536), 9000)}
+    few = {value: 7 for value in range(100, 200)}
+    truth = Counter(half) + Counter(rest) + Counter(few)
+    whole = ports(half)
+    whole.merge(ports(rest), False)
+    whole.merge(ports(few), False)
+    other_way = ports(few)
+    other_way.merge(ports(rest), False)
+    other_way.merge(ports(half), False)
+    for target in (whole, other_way, whole.clone(), MetricBlock.from_bytes(whole.to_bytes())):
+        assert {struct.unpack("=I", key)[0]: count for key, count in target.topn(0)} == truth
+        assert (target.topn_error(0), target.topn_purged(0)) == (0, 0)
+        assert target.topn_total(0) == truth.total()
+        target.close(START + SECOND)
+        assert len(target.topn(0)) == len(truth)
+        # the heaviest first, and no more than asked for
+        assert [count for _, count in target.topn(0, 10)] == [count for _, count in truth.most_common(10)]
+
+
+def test_a_count_of_numbers_too_large_for_its_cell():
+    weights = dict.fromkeys(range(20000), 3) | {53: 2**40}
+    for given in (weights, dict(sorted(weights.items(), reverse=True))):
+        target = ports(dict.fromkeys(range(20000), 1))
+        for value, weight in given.items():
+            target.add_topn(0, number(value), weight)
+        (key, count), *_ = target.topn(0)
+        error = target.topn_error(0)
+        assert key == number(53)
+        assert 2**40 + 1 <= count <= 2**40 + 1 + error < 2**40 + 100
+        assert target.topn_total(0) == sum(weights.values()) + 20000
+
+
+@pytest.mark.parametrize("n", [70_000, 300_000, 1_300_003])
+def test_quantiles_of_very_many_values(n):
+    rng = np.random.default_rng(n)
+    values = rng.lognormal(5, 2, n)
+    whole, part = (block(quants=(0,), topns=(TEXT,), hists=()) for _ in range(2))
+    for value in values.tolist():
+        whole.add_quantile(0, value)
+    for value in values[: n // 3].tolist():
+        part.add_quantile(0, value)
+    double = whole.clone()
+    double.merge(part, False)
+    ordered = np.sort(values)
+    ranks = [0.01, 0.25, 0.5, 0.9, 0.95, 0.99]
+    for target, count in ((whole, n), (MetricBlock.from_bytes(whole.to_bytes()), n), (double, n + n // 3)):
+        assert target.quantile_count(0) == count
+        assert target.quantile_range(0) == (ordered[0], ordered[-1])
+        for rank, found in zip(ranks, target.quantiles(0, ranks), strict=True):
+            assert abs(np.searchsorted(ordered, found, side="right") / n - rank) < 0.015
+
+
+def test_a_closed_block_is_small_and_can_still_be_written() -> None:
+    """Closing gives up spare room; what is added later counts as if it had not."""
+    values = [random.Random(3).randrange(100_000) for _ in range(150)]
+    late = [random.Random(4).randrange(100_000) for _ in range(5000)]
+    block = MetricBlock(quants=[False], rates=1, start_ns=0)
+    plain = MetricBlock(quants=[False], rates=1, start_ns=0)
+    for value in values:
+        block.add_quantile(0, value)
+        plain.add_quantile(0, value)
+    block.add_rate(0, 10**9, 7)
+    block.close(60 * 10**9)
+    # up to 200 values are exact
+    assert block.quantiles(0) == plain.quantiles(0)
+    assert block.rate(0)[1] == 60
+    again = MetricBlock.from_bytes(block.to_bytes())
+    assert again.quantiles(0) == block.quantiles(0)
+    assert again.rate(0) == block.rate(0)
+    for value in late:
+        block.add_quantile(0, value)
+    assert block.quantile_count(0) == 5150
+    everything = sorted(values + late)
+    for rank, value in zip((0.5, 0.9, 0.95, 0.99), block.quantiles(0), strict=True):
+        low, high = (everything[max(0, min(5149, int((rank + by) * 5150)))] for by in (-0.03, 0.03))
+        assert low <= value <= high
+    twin = again.clone()
+    twin.merge(again, same_span=False)
+    assert twin.quantile_count(0) == 300
+    assert again.quantile_count(0) == 150

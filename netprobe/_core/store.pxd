@@ -40,6 +40,7 @@ cdef struct MetricSet:
     uint64_t live[MAX_RATE]
     uint32_t levels                  # bit i: counter i is a level, the newest span of time has the say
     uint32_t refs                    # holders, atomic; more than one: nobody may write
+    int packed                       # closed and without spare room: to be read, or copied
 
 cdef MetricSet *mset_new(const Layout *layout, int64_t start_ns) noexcept nogil
 cdef void mset_free(MetricSet *m) noexcept nogil     # one holder fewer; the last one frees

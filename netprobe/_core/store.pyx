@@ -12,7 +12,8 @@ from netprobe._core.sketch.hist cimport (
 from netprobe._core.sketch.hll cimport (
     HLL_LG_K, hll_add, hll_copy, hll_coupon, hll_estimate, hll_free, hll_init, hll_merge, hll_read)
 from netprobe._core.sketch.kll cimport (
-    KLL_EXTRA, KLL_K, kll_add_int, kll_copy, kll_count, kll_free, kll_init, kll_merge, kll_range, kll_update)
+    KLL_EXTRA, KLL_K, kll_add_int, kll_copy, kll_count, kll_free, kll_init, kll_merge, kll_pack, kll_range,
+    kll_update)
 from netprobe._core.sketch.pack cimport (
     Reader, check, pack_full_freq, pack_full_kll, pack_hist, pack_hll, pack_rate, quantiles_of, take, take_part,
     take_view, unpack_full_freq, unpack_full_kll, unpack_hist, unpack_rate)
@@ -135,6 +136,11 @@ cdef void mset_close(MetricSet *m, int64_t end_ns) noexcept nogil:
     rate_close(&m.rate, end_ns)
     for i in range(m.layout.n_topn):
         freq_shrink(&m.topn[i])
+    for i in range(m.layout.n_quant):
+        kll_pack(&m.quant[i])
+    for i in range(m.layout.n_rate):
+        kll_pack(&m.rate.sketch[i])
+    m.packed = 1
 
 
 cdef void mset_glance(MetricSet *m, int64_t now_ns) noexcept nogil:
@@ -196,6 +202,18 @@ cdef int read_block(MetricSet *m, Reader *r) except -1:
     if r.left:
         raise ValueError("bytes behind the end")
     return 0
+
+
+cdef MetricSet *own(MetricBlock block) except NULL:
+    """The set, for writing: a copy of it if others look at it too, or if it has no room for more."""
+    cdef MetricSet *copy
+    if block.mset.refs > 1 or block.mset.packed:
+        copy = mset_clone(block.mset)
+        if copy == NULL:
+            raise MemoryError("metrics")
+        mset_free(block.mset)
+        block.mset = copy
+    return block.mset
 
 
 cdef class MetricBlock:
@@ -324,17 +342,17 @@ cdef class MetricBlock:
         return self.mset.live[at(i, self.mset.layout.n_rate, "rate")]
 
     def add_counter(self, i, uint64_t n=1):
-        self.mset.counter[at(i, self.mset.layout.n_counter, "counter")] += n
+        own(self).counter[at(i, self.mset.layout.n_counter, "counter")] += n
         self.mset.used = 1
 
     def add_cardinality(self, i, bytes item):
         cdef const uint8_t *data = <const uint8_t *>PyBytes_AS_STRING(item)
-        hll_add(&self.mset.card[at(i, self.mset.layout.n_card, "cardinality")],
+        hll_add(&own(self).card[at(i, self.mset.layout.n_card, "cardinality")],
                 hll_coupon(data, PyBytes_GET_SIZE(item)))
         self.mset.used = 1
 
     def add_topn(self, i, bytes key, uint64_t weight=1):
-        cdef int index = at(i, self.mset.layout.n_topn, "top list")
+        cdef int index = at(i, own(self).layout.n_topn, "top list")
         cdef const uint8_t *data = <const uint8_t *>PyBytes_AS_STRING(key)
         cdef uint32_t n = <uint32_t>PyBytes_GET_SIZE(key)
         cdef int kind = self.mset.layout.topn_kind[index]
@@ -347,7 +365,7 @@ cdef class MetricBlock:
         self.mset.used = 1
 
     def add_quantile(self, i, double value):
-        cdef Kll *sketch = &self.mset.quant[at(i, self.mset.layout.n_quant, "quantile")]
+        cdef Kll *sketch = &own(self).quant[at(i, self.mset.layout.n_quant, "quantile")]
         if 0 <= value < 1e15 and value == floor(value):
             kll_add_int(sketch, <uint64_t>value)
         else:
@@ -355,17 +373,17 @@ cdef class MetricBlock:
         self.mset.used = 1
 
     def add_histogram(self, i, double value):
-        hist_update(&self.mset.hist[at(i, self.mset.layout.n_hist, "histogram")], value)
+        hist_update(&own(self).hist[at(i, self.mset.layout.n_hist, "histogram")], value)
         self.mset.used = 1
 
     def add_rate(self, i, int64_t ts, uint64_t n=1):
         """Count n at the time ts, nanoseconds since 1970."""
-        rate_row(&self.mset.rate, ts)[at(i, self.mset.layout.n_rate, "rate")] += n
+        rate_row(&own(self).rate, ts)[at(i, self.mset.layout.n_rate, "rate")] += n
         self.mset.used = 1
 
     def close(self, int64_t end_ns):
         """End the bucket: the whole seconds up to end_ns become the samples of its rates."""
-        mset_close(self.mset, end_ns)
+        mset_close(own(self), end_ns)
 
     def merge(self, MetricBlock other not None, bint same_span):
         """Take in another block of the same handler.
@@ -374,7 +392,7 @@ cdef class MetricBlock:
         same_span=False: another period or machine, rates keep their samples side by side.
         ValueError if the two do not hold the same metrics.
         """
-        check(mset_merge(self.mset, other.mset, same_span), "blocks of different metrics")
+        check(mset_merge(own(self), other.mset, same_span), "blocks of different metrics")
 
     def clone(self):
         return MetricBlock.wrap(mset_clone(self.mset))

@@ -24,14 +24,24 @@ cdef struct Kll:
     uint32_t cap             # items allocated: the total capacity for k and num_levels, and `extra`
     uint32_t extra           # more room for level 0: longer runs are cheaper to compact. Bytes have none of it
     uint64_t rng             # coin; seeded from one injectable seed
+    # A sketch with `extra` that has seen very many values takes one of 2^base (Karnin, Lang, Liberty 2016, 4): its
+    # level h then is level h + base of the binary form
+    uint8_t base
+    uint32_t seen            # values of the group of 2^base that is being passed
+    uint32_t target          # the one that will stand for it
+    double pick
     uint64_t *dense          # KLL_DENSE counts, or NULL
     uint64_t n_dense
 
+cdef uint32_t kll_capacity(uint32_t k, int levels) noexcept nogil        # of all levels together
 cdef void kll_init(Kll *s, int k, int dense) noexcept nogil      # allocates nothing
 cdef void kll_free(Kll *s) noexcept nogil
 cdef void kll_update(Kll *s, double value) noexcept nogil
 cdef void kll_update_weighted(Kll *s, double value, uint64_t weight) noexcept nogil
 cdef void kll_fold(Kll *s) noexcept nogil                 # move the dense front into the levels, free it
+cdef void kll_pack(Kll *s) noexcept nogil                 # give up all spare room: from now on only read, or copied
+cdef inline bint kll_packed(const Kll *s) noexcept nogil:
+    return s.offsets != NULL and s.cap < kll_capacity(s.k, s.num_levels) + s.extra
 cdef int kll_merge(Kll *into, const Kll *other) noexcept nogil
 cdef int kll_copy(Kll *into, const Kll *other) noexcept nogil
 cdef uint64_t kll_count(const Kll *s) noexcept nogil      # dense front included
@@ -41,7 +51,6 @@ cdef int kll_range(const Kll *s, double *lowest, double *highest) noexcept nogil
 cdef void kll_set_seed(uint64_t seed) noexcept nogil      # seeds sketches made from now on
 
 # for kll_form, which fills a sketch from bytes
-cdef uint32_t kll_capacity(uint32_t k, int levels) noexcept nogil        # of all levels together
 cdef int kll_start_levels(Kll *s) noexcept nogil
 cdef int kll_add_level(Kll *s) noexcept nogil
 

@@ -17,6 +17,10 @@ cdef extern from *:
     """
     uint64_t np_next_seed(uint64_t *counter) noexcept nogil
 
+cdef enum:
+    SAMPLE_FROM = 65536      # values
+    MAX_BASE = 10
+
 cdef uint64_t seed_counter = 0
 
 
@@ -187,6 +191,76 @@ cdef inline void note(Kll *s, double value, uint64_t weight) noexcept nogil:
     s.n += weight
 
 
+cdef inline void start_group(Kll *s) noexcept nogil:
+    s.rng = s.rng * <uint64_t>6364136223846793005ULL + <uint64_t>1442695040888963407ULL
+    s.target = <uint32_t>(s.rng >> (64 - s.base))
+    s.seen = 0
+
+
+cdef int sample_more(Kll *s, double value) noexcept nogil:
+    """With `value` at hand, which stands for 2^base: halve the sample from now on. 0: not yet, the value still counts.
+
+    At n >= SAMPLE_FROM * 2^base groups of twice the size add less than 0.2 % to the error of a rank.
+    """
+    cdef uint32_t left
+    cdef int h
+    if s.base >= MAX_BASE or s.n < <uint64_t>SAMPLE_FROM << s.base or s.num_levels < 3:
+        return 0
+    left = s.offsets[1] - s.offsets[0]
+    if left > 1:
+        return 0
+    s.offsets[0] = s.offsets[1]
+    s.extra += capacity(s.k, s.num_levels - 1)
+    s.num_levels -= 1
+    for h in range(s.num_levels + 1):
+        s.offsets[h] = s.offsets[h + 1]
+    s.base += 1
+    start_group(s)
+    if left:
+        # what compaction left over and this value are a whole group
+        if s.target >> (s.base - 1):
+            value = s.items[s.offsets[0] - 1]
+        s.offsets[0] -= 1
+        s.items[s.offsets[0]] = value
+        start_group(s)
+    else:
+        s.pick = value
+        s.seen = <uint32_t>1 << (s.base - 1)
+    return 1
+
+
+cdef int unsample(Kll *s) noexcept nogil:
+    """Levels as in the binary form, `extra` apart."""
+    cdef uint32_t more
+    cdef uint64_t pending = s.seen
+    cdef double *items
+    cdef int h
+    if s.base == 0:
+        return 0
+    sort_doubles(s.items + s.offsets[0], s.offsets[1] - s.offsets[0])
+    while s.base:
+        more = capacity(s.k, s.num_levels)
+        items = <double *>realloc(s.items, (s.cap + more) * sizeof(double))
+        if items == NULL:
+            return KLL_ERR_MEMORY
+        s.items = items
+        memmove(items + s.offsets[0] + more, items + s.offsets[0], (s.cap - s.offsets[0]) * sizeof(double))
+        s.cap += more
+        for h in range(s.num_levels, -1, -1):
+            s.offsets[h + 1] = s.offsets[h] + more
+        s.offsets[0] = s.offsets[1]
+        s.num_levels += 1
+        s.base -= 1
+    s.seen = 0
+    h = 0
+    while pending:
+        if pending & 1 and insert_at(s, s.pick, h) != 0:
+            return KLL_ERR_MEMORY
+        pending >>= 1
+        h += 1
+    return 0
+
+
 cdef inline int room(Kll *s) noexcept nogil:
     if s.offsets == NULL and kll_start_levels(s) != 0:
         return KLL_ERR_MEMORY
@@ -213,10 +287,25 @@ cdef void kll_update(Kll *s, double value) noexcept nogil:
             s.n_dense += 1
             s.sum += value
             return
-    if room(s) != 0:
-        return
-    note(s, value, 1)
-    s.sum += value
+    if s.base:
+        note(s, value, 1)
+        s.sum += value
+        if s.seen == 0 or s.seen == s.target:
+            s.pick = value               # the first until the chosen one comes
+        s.seen += 1
+        if s.seen >> s.base == 0:
+            return
+        value = s.pick
+        start_group(s)
+        if s.offsets[0] == 0 and (compact_all(s) != 0 or sample_more(s, value)):
+            return
+    else:
+        if room(s) != 0:
+            return
+        note(s, value, 1)
+        s.sum += value
+        if s.n >= SAMPLE_FROM and s.extra and sample_more(s, value):
+            return
     at = s.offsets[0] - 1
     s.offsets[0] = at
     s.items[at] = value
@@ -248,6 +337,8 @@ cdef int insert_at(Kll *s, double value, int level) noexcept nogil:
 
 cdef int insert_weighted(Kll *s, double value, uint64_t weight) noexcept nogil:
     cdef int level = 0
+    if unsample(s) != 0:
+        return KLL_ERR_MEMORY
     while weight != 0 and level < KLL_MAX_LEVELS - 1:
         if weight & 1:
             if insert_at(s, value, level) != 0:
@@ -285,8 +376,11 @@ cdef void kll_fold(Kll *s) noexcept nogil:
 
 cdef void settle(Kll *s) noexcept nogil:
     """Give the extra room back: sizes and offsets are then those of the binary form."""
-    cdef uint32_t extra = s.extra
+    cdef uint32_t extra
     cdef int i
+    if unsample(s) != 0:
+        return
+    extra = s.extra
     if s.offsets != NULL:
         while s.offsets[0] < extra:
             if compact_all(s) != 0:
@@ -298,14 +392,36 @@ cdef void settle(Kll *s) noexcept nogil:
     s.extra = 0
 
 
+cdef void kll_pack(Kll *s) noexcept nogil:
+    cdef uint32_t spare, i
+    cdef void *fit
+    if s.offsets == NULL or s.offsets[0] == 0:
+        return
+    spare = s.offsets[0]
+    memmove(s.items, s.items + spare, (s.cap - spare) * sizeof(double))
+    s.cap -= spare
+    for i in range(<uint32_t>s.num_levels + 1):
+        s.offsets[i] -= spare
+    fit = realloc(s.items, (s.cap if s.cap else 1) * sizeof(double))
+    if fit != NULL:
+        s.items = <double *>fit
+    fit = realloc(s.offsets, (<size_t>s.num_levels + 1) * sizeof(uint32_t))
+    if fit != NULL:
+        s.offsets = <uint32_t *>fit
+
+
 cdef int kll_copy(Kll *into, const Kll *other) noexcept nogil:
+    # one that is packed gets its room back
+    cdef uint32_t room_ = kll_capacity(other.k, other.num_levels) + other.extra
+    cdef uint32_t spare = room_ - other.cap if other.offsets != NULL and room_ > other.cap else 0
+    cdef uint32_t i
     memcpy(into, other, sizeof(Kll))
     into.offsets = NULL
     into.items = NULL
     into.dense = NULL
     if other.offsets != NULL:
         into.offsets = <uint32_t *>malloc((KLL_MAX_LEVELS + 2) * sizeof(uint32_t))
-        into.items = <double *>malloc(other.cap * sizeof(double))
+        into.items = <double *>malloc((other.cap + spare) * sizeof(double))
     if other.dense != NULL:
         into.dense = <uint64_t *>malloc(KLL_DENSE * sizeof(uint64_t))
     if (other.offsets != NULL and (into.offsets == NULL or into.items == NULL)) or (
@@ -313,8 +429,10 @@ cdef int kll_copy(Kll *into, const Kll *other) noexcept nogil:
         kll_free(into)
         return KLL_ERR_MEMORY
     if other.offsets != NULL:
-        memcpy(into.offsets, other.offsets, (other.num_levels + 1) * sizeof(uint32_t))
-        memcpy(into.items + other.offsets[0], other.items + other.offsets[0],
+        into.cap = other.cap + spare
+        for i in range(<uint32_t>other.num_levels + 1):
+            into.offsets[i] = other.offsets[i] + spare
+        memcpy(into.items + into.offsets[0], other.items + other.offsets[0],
                (other.cap - other.offsets[0]) * sizeof(double))
     if other.dense != NULL:
         memcpy(into.dense, other.dense, KLL_DENSE * sizeof(uint64_t))
@@ -422,6 +540,16 @@ cdef int kll_merge(Kll *into, const Kll *other) noexcept nogil:
         status = kll_merge(into, &twin)
         kll_free(&twin)
         return status
+    if other.base:
+        if kll_copy(&twin, other) != 0:
+            return KLL_ERR_MEMORY
+        status = unsample(&twin)
+        if status == 0:
+            status = kll_merge(into, &twin)
+        kll_free(&twin)
+        return status
+    if unsample(into) != 0:
+        return KLL_ERR_MEMORY
     if other.n_dense != 0:
         if into.want_dense and into.dense == NULL:
             start_dense(into)
@@ -472,9 +600,18 @@ cdef int kll_quantiles(const Kll *s, const double *ranks, int n, double *out) no
     cdef uint32_t i, w, size, low, high, mid
     cdef Entry *view
     cdef Entry *tail
+    cdef Kll twin
     cdef int h
     if total == 0:
         return -1
+    if s.base:
+        if kll_copy(&twin, s) != 0:
+            return -1
+        h = unsample(&twin)
+        if h == 0:
+            h = kll_quantiles(&twin, ranks, n, out)
+        kll_free(&twin)
+        return h
     if s.n_dense:
         for i in range(<uint32_t>KLL_DENSE):
             n_dense += s.dense[i] != 0
@@ -540,7 +677,9 @@ cdef double kll_rank(const Kll *s, double value, int inclusive) noexcept nogil:
         for h in range(s.num_levels):
             for i in range(s.offsets[h], s.offsets[h + 1]):
                 if s.items[i] < value or (inclusive and s.items[i] == value):
-                    below += <uint64_t>1 << h
+                    below += <uint64_t>1 << (h + s.base)
+        if s.seen and (s.pick < value or (inclusive and s.pick == value)):
+            below += s.seen
     return <double>below / <double>total
 
 

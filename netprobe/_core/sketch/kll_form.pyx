@@ -4,7 +4,7 @@ from libc.string cimport memcpy, memset
 
 from netprobe._core.sketch.kll cimport (
     KLL_ERR_FORMAT, KLL_ERR_MEMORY, KLL_K, KLL_M, KLL_MAX_LEVELS, Kll, kll_add_level, kll_capacity, kll_copy, kll_fold,
-    kll_free, kll_init, kll_start_levels, kll_update)
+    kll_free, kll_init, kll_packed, kll_start_levels, kll_update)
 
 cdef enum:
     OFF_PREAMBLE = 0
@@ -26,7 +26,7 @@ cdef enum:
 cdef size_t kll_size(const Kll *s) noexcept nogil:
     cdef Kll flat
     cdef size_t size
-    if s.n_dense or s.extra:
+    if s.n_dense or s.extra or kll_packed(s):
         if kll_copy(&flat, s) != 0:
             return 0
         kll_fold(&flat)
@@ -44,7 +44,7 @@ cdef size_t kll_write(const Kll *s, uint8_t *out) noexcept nogil:
     """A dense front is folded in a copy, with the same coins each time: kll_size and kll_write agree."""
     cdef Kll flat
     cdef size_t at
-    if s.n_dense or s.extra:
+    if s.n_dense or s.extra or kll_packed(s):
         if kll_copy(&flat, s) != 0:
             return 0
         kll_fold(&flat)
