@@ -315,7 +315,7 @@ def test_malformed_images():
         patched(32, "<Q", 0),
         patched(32, "<Q", 2**64 - 1),
         patched(48, "<I", 0xFFFFFFFF),
-        patched(48, "<I", 4),
+        patched(48, "<I", 3),
         bytes.fromhex("01010a1e1e050000"),  # a table of 2^30
         of([("a", 1), ("b", 1)]).serialize().replace(b"b", b"a"),  # the same item twice
         of([(f"{i:03}", 1) for i in range(20)]).serialize().replace(b"\x0a\x08", b"\x0a\x03", 1),

@@ -10,10 +10,11 @@ from netprobe._core.packet cimport (
     DIR_IN, DIR_OUT, DIR_UNKNOWN, L3_IPV4, L3_IPV6, PF_DEEP, Packet,
 )
 from netprobe._core.sketch.freq cimport (
-    KEY_ADDR, KEY_GEO, KEY_NAME, KEY_U16, Freq, freq_add_word, freq_hash, freq_prefetch, freq_prefetch_name, freq_update,
+    KEY_ADDR, KEY_GEO, KEY_NAME, KEY_U16, Freq, freq_add_number, freq_hash, freq_hash_padded, freq_prefetch,
+    freq_prefetch_name, freq_prefetch_word, freq_update, freq_update_name,
 )
 from netprobe._core.sketch.hist cimport hist_update
-from netprobe._core.sketch.hll cimport hll_add, hll_coupon, hll_prefetch
+from netprobe._core.sketch.hll cimport hll_add, hll_coupon_padded, hll_prefetch
 from netprobe._core.sketch.kll cimport Kll, kll_add_int, kll_count, kll_quantiles, kll_update
 from netprobe._core.sketch.rate cimport rate_row
 from netprobe._core.store cimport Layout, MetricSet
@@ -86,18 +87,10 @@ init_codes()
 
 # --- what a message adds to tables -----------------------------------------------------------------------------
 
-cdef inline uint64_t number_hash(uint32_t value) noexcept nogil:
-    return code_hash[value] if value < N_CODES else freq_hash(<const uint8_t *>&value, 4)
-
-
-cdef inline void add_number(Freq *f, uint32_t value) noexcept nogil:
-    freq_add_word(f, value, number_hash(value))
-
-
 cdef inline void add_code(CodeFront *front, Freq *f, uint32_t value) noexcept nogil:
-    """As add_number for codes and types: the few that occur are added up first."""
+    """As freq_add_number for codes and types: the few that occur are added up first."""
     if value >= FRONT_CODES:
-        add_number(f, value)
+        freq_add_number(f, value)
         return
     if front.count[value] == 0:
         front.seen[front.n] = <uint16_t>value
@@ -115,7 +108,7 @@ cdef void flush_codes(CodeFront *front, Freq *f) noexcept nogil:
 
 
 cdef inline void add_name(Freq *f, DnsMsg *m, uint64_t weight) noexcept nogil:
-    freq_update(f, m.name, m.name_len, dns_name_hash(m), weight)
+    freq_update_name(f, m.name, m.name_len, dns_name_hash(m), weight)
 
 
 cdef inline void find_levels(DnsMsg *m, uint32_t suffix_len) noexcept nogil:
@@ -125,16 +118,16 @@ cdef inline void find_levels(DnsMsg *m, uint32_t suffix_len) noexcept nogil:
     if not m.agg_done or m.suffix_len != suffix_len:
         dns_aggregate(m, suffix_len)
     if m.h_agg2 == 0:
-        m.h_agg2 = freq_hash(m.name + m.agg2, m.name_len - m.agg2) if m.agg2 else dns_name_hash(m)
+        m.h_agg2 = freq_hash_padded(m.name + m.agg2, m.name_len - m.agg2)
     if m.h_agg3 == 0 and m.agg3 != AGG_NONE:
-        m.h_agg3 = freq_hash(m.name + m.agg3, m.name_len - m.agg3) if m.agg3 else dns_name_hash(m)
+        m.h_agg3 = freq_hash_padded(m.name + m.agg3, m.name_len - m.agg3)
 
 
 cdef inline void add_levels(Freq *level2, Freq *level3, DnsMsg *m, uint32_t suffix_len) noexcept nogil:
     find_levels(m, suffix_len)
-    freq_update(level2, m.name + m.agg2, m.name_len - m.agg2, m.h_agg2, 1)
+    freq_update_name(level2, m.name + m.agg2, m.name_len - m.agg2, m.h_agg2, 1)
     if m.agg3 != AGG_NONE:
-        freq_update(level3, m.name + m.agg3, m.name_len - m.agg3, m.h_agg3, 1)
+        freq_update_name(level3, m.name + m.agg3, m.name_len - m.agg3, m.h_agg3, 1)
 
 
 cdef inline void add_slow_raw(Freq *f, DnsMsg *m) noexcept nogil:
@@ -278,6 +271,7 @@ cdef enum:
     V1_TIMED_OUT
     V1_XACTS_IN
     V1_XACTS_OUT
+    V1_OTHER_CODE            # not shown
     V1_COUNTERS
 
 cdef enum:
@@ -310,6 +304,22 @@ cdef enum:
     V1_Q_RATIO
     V1_QUANTS
 
+cdef uint8_t v1_code_counter[16]
+
+
+cdef void init_code_counters() noexcept:
+    cdef int i
+    for i in range(16):
+        v1_code_counter[i] = V1_OTHER_CODE
+    v1_code_counter[RCODE_NOERROR] = V1_NOERROR
+    v1_code_counter[RCODE_NXDOMAIN] = V1_NXDOMAIN
+    v1_code_counter[RCODE_REFUSED] = V1_REFUSED
+    v1_code_counter[RCODE_SRVFAIL] = V1_SRVFAIL
+
+
+init_code_counters()
+
+
 cdef void v1_layout(Layout *l) noexcept:
     cdef int i
     l.n_counter = V1_COUNTERS
@@ -328,7 +338,7 @@ cdef void v1_layout(Layout *l) noexcept:
 cdef void v1_deep(DnsV1 me, MetricSet *s, DnsMsg *m, uint32_t suffix_len) noexcept nogil:
     cdef uint32_t on = me.groups
     if on & G_PORTS and m.port:
-        add_number(&s.topn[V1_T_PORT], m.port)
+        freq_add_number(&s.topn[V1_T_PORT], m.port)
     if not decodable(m):
         return
     if m.qr:
@@ -342,7 +352,7 @@ cdef void v1_deep(DnsV1 me, MetricSet *s, DnsMsg *m, uint32_t suffix_len) noexce
     add_code(&me.types[0], &s.topn[V1_T_QTYPE], m.qtype)
     if on & G_CARDINALITY:
         if m.coupon == 0:
-            m.coupon = hll_coupon(m.name, m.name_len)
+            m.coupon = hll_coupon_padded(m.name, m.name_len)
         hll_add(&s.card[0], m.coupon)
     if not on & G_QNAMES:
         return
@@ -426,10 +436,10 @@ cdef void v1_ahead(DnsV1 me, MetricSet *s, DnsMsg *m) noexcept nogil:
     if not m.pkt.flags & PF_DEEP or not decodable(m) or not m.has_question:
         return
     if on & G_PORTS:
-        freq_prefetch(&s.topn[V1_T_PORT], number_hash(m.port))
+        freq_prefetch_word(&s.topn[V1_T_PORT], m.port)
     if on & G_CARDINALITY:
         if m.coupon == 0:
-            m.coupon = hll_coupon(m.name, m.name_len)
+            m.coupon = hll_coupon_padded(m.name, m.name_len)
         hll_prefetch(&s.card[0], m.coupon)
     # with a filter on suffixes the levels depend on which one matches
     if not on & G_QNAMES or me.filter.active & DF_SUFFIX:
@@ -500,11 +510,8 @@ cdef void v1_consume(DnsV1 me, const Work *work, Work *out) noexcept nogil:
             s.counter[V1_IPV6] += m.pkt.l3 == L3_IPV6
             s.counter[V1_QUERIES] += not m.qr
             s.counter[V1_REPLIES] += m.qr
-            s.counter[V1_NOERROR] += m.qr & (m.rcode == RCODE_NOERROR)
+            s.counter[v1_code_counter[m.rcode & 15]] += m.qr
             s.counter[V1_NODATA] += m.qr & (m.rcode == RCODE_NOERROR) & (m.counts[1] == 0)
-            s.counter[V1_NXDOMAIN] += m.qr & (m.rcode == RCODE_NXDOMAIN)
-            s.counter[V1_REFUSED] += m.qr & (m.rcode == RCODE_REFUSED)
-            s.counter[V1_SRVFAIL] += m.qr & (m.rcode == RCODE_SRVFAIL)
         if deep:
             v1_deep(me, s, m, suffix_len)
         if me.groups & G_XACT:
@@ -667,7 +674,7 @@ cdef void v2_names(DnsV2 me, MetricSet *b, DnsMsg *m, const Xact *x, int dir) no
         return
     if on & G_CARDINALITY:
         if m.coupon == 0:
-            m.coupon = hll_coupon(m.name, m.name_len)
+            m.coupon = hll_coupon_padded(m.name, m.name_len)
         hll_add(&b.card[0], m.coupon)
     if on & G_QTYPES:
         add_code(&me.types[dir], &b.topn[V2_T_QTYPE], m.qtype)
@@ -718,7 +725,7 @@ cdef void v2_transaction(DnsV2 me, MetricSet *b, DnsMsg *m, const Xact *x, int64
     if not deep:
         return
     if on & G_PORTS and m.port:
-        add_number(&b.topn[V2_T_PORT], m.port)
+        freq_add_number(&b.topn[V2_T_PORT], m.port)
     if on & G_SIZE and x.size:
         kll_update(&b.quant[V2_Q_RATIO], <double>m.size / <double>x.size)
     if decodable(m):
@@ -759,10 +766,10 @@ cdef void v2_ahead(DnsV2 me, DnsMsg *m) noexcept nogil:
     if not m.qr or b == NULL or not m.pkt.flags & PF_DEEP or not decodable(m) or not m.has_question:
         return
     if on & G_PORTS:
-        freq_prefetch(&b.topn[V2_T_PORT], number_hash(m.port))
+        freq_prefetch_word(&b.topn[V2_T_PORT], m.port)
     if on & G_CARDINALITY:
         if m.coupon == 0:
-            m.coupon = hll_coupon(m.name, m.name_len)
+            m.coupon = hll_coupon_padded(m.name, m.name_len)
         hll_prefetch(&b.card[0], m.coupon)
     if on & G_QNAMES:
         find_levels(m, public_suffix(me, m))

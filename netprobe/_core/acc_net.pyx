@@ -11,8 +11,10 @@ from netprobe._core.mmdb cimport Mmdb
 from netprobe._core.packet cimport (
     DIR_IN, DIR_OUT, DIR_UNKNOWN, L3_IPV4, L3_IPV6, PF_DEEP, PROTO_TCP, PROTO_UDP, Packet,
 )
-from netprobe._core.sketch.freq cimport KEY_GEO, KEY_IPV4, KEY_IPV6, freq_add_word, freq_hash, freq_prefetch, freq_update, np_prefetch
-from netprobe._core.sketch.hll cimport hll_add, hll_coupon, hll_prefetch
+from netprobe._core.sketch.freq cimport (
+    KEY_GEO, KEY_IPV4, KEY_IPV6, Freq, freq_add_ipv6, freq_add_word, freq_hash, freq_prefetch, freq_update, np_prefetch,
+)
+from netprobe._core.sketch.hll cimport hll_add, hll_coupon
 from netprobe._core.sketch.kll cimport kll_add_int
 from netprobe._core.sketch.rate cimport rate_row
 from netprobe._core.store cimport MetricSet
@@ -42,14 +44,26 @@ cdef enum:
 
 
 cdef enum:
-    PLACES = 4096              # addresses whose records are remembered, power of two
+    KNOWN_FIRST = 256          # addresses that are remembered, powers of two: most policies never see many
+    KNOWN_MOST = 16384
+    FRONT_PLACES = 32          # records whose counts are added up before a table sees them, power of two
 
 
-cdef struct Place:
-    # where an address leads in both databases: a query's client is looked up again for the response
+cdef struct Known:
+    # what needs no second look: a query's client is met again with the response
     uint64_t hash              # of the address; 0: empty
-    uint32_t city
+    uint32_t city              # where it leads in the databases
     uint32_t asn
+    uint32_t bucket            # `counted` is about this bucket
+    uint32_t counted           # bit per block and cardinality that has seen the address
+
+
+cdef struct PlaceCount:
+    Freq *table
+    const uint8_t *addr        # one that leads to the record
+    uint32_t offset
+    uint32_t count             # 0: empty
+    int family
 
 
 cdef struct Verdicts:
@@ -65,11 +79,17 @@ cdef class NetBase(Accumulator):
     cdef Mmdb city
     cdef Mmdb asn
     cdef bint has_city, has_asn
+    cdef bint has_city_table, has_asn_table      # and its group is on
     cdef bint filter_city, filter_asn
     cdef object city_passes    # text of a location -> bool, asked once per record
     cdef object asn_passes
     cdef Verdicts *verdicts    # [0] city, [1] AS
-    cdef Place *places         # direct mapped
+    cdef Known *known          # direct mapped
+    cdef uint64_t known_mask
+    cdef uint32_t strangers    # met since `known` got its size
+    cdef PlaceCount front[2][FRONT_PLACES]
+    cdef uint32_t bucket
+    cdef MetricSet *bucket_set # whose number `bucket` is
 
     def __cinit__(self, config, geo_city=None, geo_asn=None, bint chained=False, geo_names=None):
         for name in config.groups:
@@ -80,10 +100,15 @@ cdef class NetBase(Accumulator):
         if geo_asn is not None:
             self.asn = geo_asn
             self.has_asn = True
-        if (self.has_city or self.has_asn) and self.groups & G_TOP_GEO:
-            self.places = <Place *>calloc(PLACES, sizeof(Place))
-            if self.places == NULL:
-                raise MemoryError
+        if not self.groups & G_TOP_GEO:
+            self.has_city_table = self.has_asn_table = False
+        else:
+            self.has_city_table = self.has_city
+            self.has_asn_table = self.has_asn
+        self.known = <Known *>calloc(KNOWN_FIRST, sizeof(Known))
+        if self.known == NULL:
+            raise MemoryError
+        self.known_mask = KNOWN_FIRST - 1
         options = config.options
         places = tuple(options.get("only_geoloc_prefix") or ())
         if options.get("geoloc_notfound"):
@@ -102,7 +127,7 @@ cdef class NetBase(Accumulator):
 
     def __dealloc__(self):
         free(self.verdicts)
-        free(self.places)
+        free(self.known)
 
 
 cdef inline uint8_t *geo_key(uint8_t *key, uint32_t offset, const uint8_t *addr, int family) noexcept nogil:
@@ -194,9 +219,9 @@ cdef struct Peer:
     MetricSet *m
     const uint8_t *addr
     uint64_t hash
-    uint32_t coupon
     int family
     int card
+    uint32_t bit
 
 cdef struct Peers:
     int n
@@ -204,10 +229,9 @@ cdef struct Peers:
 
 
 cdef inline void add_peer(NetBase self, Peers *peers, MetricSet *m, const uint8_t *addr, int family,
-                          int card) noexcept nogil:
-    """Note one remote address for count_peers: cardinality `card` and the tables of its block."""
+                          int card, uint32_t bit) noexcept nogil:
+    """Note one remote address for count_peers: cardinality `card` and the tables of its block, `bit` names both."""
     cdef Peer *peer
-    cdef int size = 4 if family == L3_IPV4 else 16
     if all_zero(addr):
         return
     if peers.n == PEERS:
@@ -218,47 +242,92 @@ cdef inline void add_peer(NetBase self, Peers *peers, MetricSet *m, const uint8_
     peer.addr = addr
     peer.family = family
     peer.card = card
-    if self.groups & G_CARDINALITY:
-        peer.coupon = hll_coupon(addr, size)
-        hll_prefetch(&m.card[card], peer.coupon)
-    peer.hash = freq_hash(addr, size)
-    if self.places != NULL:
-        np_prefetch(&self.places[peer.hash & (PLACES - 1)])
+    peer.bit = bit
+    peer.hash = freq_hash(addr, 4) if family == L3_IPV4 else freq_hash(addr, 16)
+    np_prefetch(&self.known[peer.hash & self.known_mask])
     if self.groups & G_TOP_IPS:
         freq_prefetch(&m.topn[T_IPV4 if family == L3_IPV4 else T_IPV6], peer.hash)
 
 
 cdef void count_peers(NetBase self, Peers *peers) noexcept nogil:
-    cdef uint8_t key[20]
-    cdef Place *place
+    cdef Known *known
     cdef Peer *peer
     cdef MetricSet *m
     cdef int i
     for i in range(peers.n):
         peer = &peers.peer[i]
         m = peer.m
-        if self.groups & G_CARDINALITY:
-            hll_add(&m.card[peer.card], peer.coupon)
         if self.groups & G_TOP_IPS:
             if peer.family == L3_IPV4:
                 freq_add_word(&m.topn[T_IPV4], load32(peer.addr), peer.hash)
             else:
-                freq_update(&m.topn[T_IPV6], peer.addr, 16, peer.hash, 1)
-        if self.places != NULL:
-            place = &self.places[peer.hash & (PLACES - 1)]
-            if place.hash != peer.hash:
-                place.hash = peer.hash
-                if self.has_city:
-                    place.city = self.city.lookup(peer.addr, peer.family)
-                if self.has_asn:
-                    place.asn = self.asn.lookup(peer.addr, peer.family)
-            if self.has_city:
-                geo_key(key, place.city, peer.addr, peer.family)
-                freq_update(&m.topn[T_CITY], key, 20, freq_hash(key, 4), 1)
-            if self.has_asn:
-                geo_key(key, place.asn, peer.addr, peer.family)
-                freq_update(&m.topn[T_ASN], key, 20, freq_hash(key, 4), 1)
+                freq_add_ipv6(&m.topn[T_IPV6], peer.addr, peer.hash)
+        known = &self.known[peer.hash & self.known_mask]
+        if known.hash != peer.hash:
+            self.strangers += 1
+            known.hash = peer.hash
+            known.counted = 0
+            if self.has_city_table:
+                known.city = self.city.lookup(peer.addr, peer.family)
+            if self.has_asn_table:
+                known.asn = self.asn.lookup(peer.addr, peer.family)
+        if known.bucket != self.bucket:
+            known.bucket = self.bucket
+            known.counted = 0
+        if self.groups & G_CARDINALITY and not known.counted & peer.bit:
+            known.counted |= peer.bit
+            hll_add(&m.card[peer.card],
+                    hll_coupon(peer.addr, 4) if peer.family == L3_IPV4 else hll_coupon(peer.addr, 16))
+        if self.has_city_table:
+            add_place(&self.front[0][0], &m.topn[T_CITY], known.city, peer)
+        if self.has_asn_table:
+            add_place(&self.front[1][0], &m.topn[T_ASN], known.asn, peer)
     peers.n = 0
+
+
+cdef inline void add_place(PlaceCount *front, Freq *table, uint32_t offset, const Peer *peer) noexcept nogil:
+    cdef PlaceCount *c = &front[(offset ^ (offset >> 8) ^ (peer.bit << 3)) & (FRONT_PLACES - 1)]
+    if c.count and (c.offset != offset or c.table != table):
+        count_place(c)
+    c.table = table
+    c.offset = offset
+    c.addr = peer.addr
+    c.family = peer.family
+    c.count += 1
+
+
+cdef void count_place(PlaceCount *c) noexcept nogil:
+    cdef uint8_t key[20]
+    geo_key(key, c.offset, c.addr, c.family)
+    freq_update(c.table, key, 20, freq_hash(key, 4), c.count)
+    c.count = 0
+
+
+cdef void finish_peers(NetBase self, Peers *peers) noexcept nogil:
+    """End of a batch: its addresses are not readable for longer."""
+    cdef int which, i
+    cdef Known *larger
+    count_peers(self, peers)
+    if self.strangers > 4 * self.known_mask and self.known_mask < KNOWN_MOST - 1:
+        # what was known is met again soon enough
+        larger = <Known *>calloc(4 * (self.known_mask + 1), sizeof(Known))
+        if larger != NULL:
+            free(self.known)
+            self.known = larger
+            self.known_mask = 4 * self.known_mask + 3
+        self.strangers = 0
+    for which in range(2):
+        if self.has_city_table if which == 0 else self.has_asn_table:
+            for i in range(FRONT_PLACES):
+                if self.front[which][i].count:
+                    count_place(&self.front[which][i])
+
+
+cdef inline void look_at_bucket(NetBase self, MetricSet *m) noexcept nogil:
+    """A new bucket has counted no address yet."""
+    if m != self.bucket_set:
+        self.bucket_set = m
+        self.bucket += 1
 
 
 # ---------------------------------------------------------------------- 1.0
@@ -350,6 +419,7 @@ cdef void consume_v1(NetV1 self, const Work *w, Work *out) noexcept nogil:
     cdef uint64_t n_in = 0, n_out = 0, n_filtered = 0
     cdef Peers peers
     peers.n = 0
+    look_at_bucket(self, m)
     if w.n_pkts:
         m.used = 1
     if out != NULL:
@@ -388,14 +458,14 @@ cdef void consume_v1(NetV1 self, const Work *w, Work *out) noexcept nogil:
             rate[V1_PPS_IN] += 1
             rate[V1_BYTES_IN] += size
             if deep:
-                add_peer(self, &peers, m, p.src, p.l3, 0)
+                add_peer(self, &peers, m, p.src, p.l3, 0, 1)
         elif p.direction == DIR_OUT:
             n_out += 1
             rate[V1_PPS_OUT] += 1
             rate[V1_BYTES_OUT] += size
             if deep:
-                add_peer(self, &peers, m, p.dst, p.l3, 1)
-    count_peers(self, &peers)
+                add_peer(self, &peers, m, p.dst, p.l3, 1, 2)
+    finish_peers(self, &peers)
     cdef uint64_t total = w.n_pkts - n_filtered
     m.counter[V1_EVENTS] += w.n_pkts
     m.counter[V1_DEEP] += n_deep
@@ -490,6 +560,7 @@ cdef void consume_v2(NetV2 self, const Work *w, Work *out) noexcept nogil:
     cdef uint64_t n_deep = 0, n_filtered = 0
     cdef Peers peers
     peers.n = 0
+    look_at_bucket(self, top)
     if w.n_pkts:
         top.used = 1
     if out != NULL:
@@ -529,10 +600,10 @@ cdef void consume_v2(NetV2 self, const Work *w, Work *out) noexcept nogil:
             m.counter[V2D_OTHER] += 1
         if deep and p.l3:
             if p.direction != DIR_OUT:
-                add_peer(self, &peers, m, p.src, p.l3, 0)
+                add_peer(self, &peers, m, p.src, p.l3, 0, <uint32_t>1 << p.direction)
             if p.direction != DIR_IN:
-                add_peer(self, &peers, m, p.dst, p.l3, 0)
-    count_peers(self, &peers)
+                add_peer(self, &peers, m, p.dst, p.l3, 0, <uint32_t>1 << p.direction)
+    finish_peers(self, &peers)
     top.counter[V2_OBSERVED] += w.n_pkts
     top.counter[V2_DEEP] += n_deep
     top.counter[V2_FILTERED] += n_filtered

@@ -4,7 +4,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
 
 from netprobe._core.mmdb cimport Mmdb
-from netprobe._core.sketch.freq cimport freq_hash
+from netprobe._core.sketch.freq cimport freq_hash, freq_hash_padded
 from netprobe._core.wire.dns cimport DNS_WANT_ECS, DNS_WANT_RRSIG, DnsMsg
 
 cdef enum:
@@ -15,7 +15,7 @@ cdef enum:
 cdef uint64_t dns_name_hash(DnsMsg *m) noexcept nogil:
     """Hash of the lower-cased name as TopN tables use it, computed once per message."""
     if m.h_name == 0:
-        m.h_name = freq_hash(m.name, m.name_len)
+        m.h_name = freq_hash_padded(m.name, m.name_len)
     return m.h_name
 
 

@@ -3,8 +3,12 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from netprobe._core.sketch.padded cimport PAD, load_padded
+
 cdef extern from *:
     """
+    #include <stdint.h>
+    #include <string.h>
     static inline uint64_t np_fold_mul(uint64_t a, uint64_t b) {
         unsigned __int128 p = (unsigned __int128)a * b;
         return (uint64_t)p ^ (uint64_t)(p >> 64);
@@ -42,11 +46,13 @@ cdef struct Freq:
     # a cell: uint64 weight (lower bound, 0 = empty), uint32 upper half of the hash, then the key;
     # of NAME and TEXT a uint32 position in the arena. One cache line per look-up
     uint8_t *cells
-    uint8_t *arena           # uint16 length + bytes, per name
+    uint8_t *arena           # uint16 length + bytes, per name; PAD more bytes than arena_cap can be read
     uint32_t arena_len
     uint32_t arena_cap
     uint32_t salt            # odd; hides the cell of a key from whoever chooses keys
     uint64_t purged          # items thrown out by purges
+    uint8_t dense            # KEY_U16: cells are 65536 counts of 32 bits, by number
+    uint8_t thin             # never dense (again)
 
 cdef struct FreqRow:
     uint64_t weight
@@ -57,6 +63,8 @@ cdef void freq_init(Freq *f, int kind, int lg_max) noexcept nogil        # alloc
 cdef void freq_free(Freq *f) noexcept nogil
 # hash must come from freq_hash over the identifying bytes (KEY_GEO: the first 4)
 cdef void freq_update(Freq *f, const uint8_t *key, uint32_t n, uint64_t hash, uint64_t weight) noexcept nogil
+# the same for names with PAD readable bytes
+cdef void freq_update_name(Freq *f, const uint8_t *name, uint32_t n, uint64_t hash, uint64_t weight) noexcept nogil
 cdef int freq_merge(Freq *into, const Freq *other) noexcept nogil
 cdef int freq_copy(Freq *into, const Freq *other) noexcept nogil
 cdef int freq_get(const Freq *f, uint32_t cell, const uint8_t **key, uint32_t *n, uint64_t *weight) noexcept nogil  # 0 if the cell is empty
@@ -69,40 +77,72 @@ cdef size_t freq_write(const Freq *f, uint8_t *out) noexcept nogil       # items
 cdef int freq_read(Freq *f, int kind, const uint8_t *data, size_t n) noexcept nogil
 cdef void freq_set_seed(uint64_t seed) noexcept nogil                    # sketches made from now on
 
-cdef inline uint64_t freq_hash(const uint8_t *key, size_t n) noexcept nogil:
-    """64 bits of any bytes; never 0. Not stable between releases: never stored."""
-    cdef uint64_t a = 0
-    cdef uint64_t b = 0
-    cdef uint64_t h = <uint64_t>0x243F6A8885A308D3ULL ^ n        # fractional digits of pi, as below
-    cdef uint32_t low, high
-    if n > 16:
-        while n > 16:
-            memcpy(&a, key, 8)
-            memcpy(&b, key + 8, 8)
-            h = np_fold_mul(a ^ <uint64_t>0x13198A2E03707344ULL, b ^ h)
-            key += 16
-            n -= 16
-        memcpy(&a, key + n - 16, 8)                              # the last 16 bytes, some of them twice
-        memcpy(&b, key + n - 8, 8)
-    elif n >= 8:
-        memcpy(&a, key, 8)
-        memcpy(&b, key + n - 8, 8)
-    elif n >= 4:
-        memcpy(&low, key, 4)
-        memcpy(&high, key + n - 4, 4)
-        a = low
-        b = high
-    elif n > 0:
-        a = (<uint64_t>key[0] << 16) | (<uint64_t>key[n >> 1] << 8) | key[n - 1]
-    h = np_fold_mul(a ^ <uint64_t>0xA4093822299F31D1ULL ^ h, b ^ <uint64_t>0x082EFA98EC4E6C89ULL)
+cdef inline uint64_t hash_words(const uint64_t *w, size_t n) noexcept nogil:
+    """Of the first 32 bytes of a key of n, zeros behind them; the constants are fractional digits of pi."""
+    cdef uint64_t h = np_fold_mul(w[0] ^ <uint64_t>0x13198A2E03707344ULL, w[1] ^ <uint64_t>0x243F6A8885A308D3ULL ^ n)
+    return h + np_fold_mul(w[2] ^ <uint64_t>0xA4093822299F31D1ULL, w[3] ^ <uint64_t>0x082EFA98EC4E6C89ULL)
+
+
+cdef inline uint64_t hash_end(uint64_t h) noexcept nogil:
     h = np_fold_mul(h ^ <uint64_t>0x452821E638D01377ULL, h ^ <uint64_t>0xBE5466CF34E90C6DULL)
     return h if h != 0 else 1
+
+
+cdef inline uint64_t hash_rest(uint64_t h, const uint8_t *key, size_t n) noexcept nogil:
+    """What lies behind the first 32 bytes."""
+    cdef uint64_t w[2]
+    cdef size_t at = 32
+    while at < n:
+        w[0] = w[1] = 0
+        memcpy(w, key + at, n - at if n - at < 16 else 16)
+        h = np_fold_mul(w[0] ^ h, w[1] ^ <uint64_t>0xC0AC29B7C97C50DDULL)
+        at += 16
+    return h
+
+
+cdef inline uint64_t freq_hash(const uint8_t *key, size_t n) noexcept nogil:
+    """64 bits of any bytes; never 0. Not stable between releases: never stored."""
+    cdef uint64_t w[4]
+    cdef uint64_t h
+    if n >= 32:
+        memcpy(w, key, 32)
+    else:
+        w[0] = w[1] = w[2] = w[3] = 0
+        if n == 4:
+            memcpy(w, key, 4)
+        else:
+            memcpy(w, key, n)
+    h = hash_words(w, n)
+    return hash_end(hash_rest(h, key, n) if n > 32 else h)
+
+
+cdef inline uint64_t freq_hash_padded(const uint8_t *key, size_t n) noexcept nogil:
+    """The same of a key with PAD readable bytes; without branches up to 32, since lengths cannot be predicted."""
+    cdef uint64_t w[4]
+    cdef uint64_t h
+    load_padded(key, n, w)
+    h = hash_words(w, n)
+    if n > 32:
+        h = hash_rest(h, key, n)
+    return hash_end(h)
 
 
 cdef inline void freq_prefetch(const Freq *f, uint64_t hash) noexcept nogil:
     """Ask for the cell that an update with this hash will look at first."""
     if f.cells != NULL:
         np_prefetch(f.cells + <size_t>((<uint32_t>(hash >> 32) * f.salt) >> (31 - f.lg_cur)) * f.stride)
+
+
+cdef inline uint64_t freq_hash_word(uint32_t word) noexcept nogil:
+    return freq_hash(<const uint8_t *>&word, 4)
+
+
+cdef inline void freq_prefetch_word(const Freq *f, uint32_t word) noexcept nogil:
+    """freq_prefetch for keys of four bytes."""
+    if f.dense:
+        np_prefetch(f.cells + <size_t>(word & 65535) * 4)
+    else:
+        freq_prefetch(f, freq_hash_word(word))
 
 
 cdef inline void freq_add_word(Freq *f, uint32_t word, uint64_t hash) noexcept nogil:
@@ -123,13 +163,43 @@ cdef inline void freq_add_word(Freq *f, uint32_t word, uint64_t hash) noexcept n
     freq_update(f, <const uint8_t *>&word, 4, hash, 1)
 
 
-cdef inline void freq_prefetch_name(const Freq *f, uint64_t hash) noexcept nogil:
-    """The same one step further, when that cell is near: the name to compare with."""
-    cdef const uint8_t *cell
-    cdef uint32_t tag, place
+cdef inline void freq_add_ipv6(Freq *f, const uint8_t *addr, uint64_t hash) noexcept nogil:
+    """freq_update of a KEY_IPV6 table with weight 1; most are in the first cell already."""
+    cdef uint8_t *cell
+    cdef uint64_t weight
+    cdef uint64_t key[2]
+    cdef uint64_t known[2]
     if f.cells != NULL:
-        cell = f.cells + <size_t>((<uint32_t>(hash >> 32) * f.salt) >> (31 - f.lg_cur)) * f.stride
-        memcpy(&tag, cell + 8, 4)
-        if tag == <uint32_t>(hash >> 32):
-            memcpy(&place, cell + 12, 4)
-            np_prefetch(f.arena + place)
+        cell = f.cells + <size_t>((<uint32_t>(hash >> 32) * f.salt) >> (31 - f.lg_cur)) * 32
+        memcpy(&weight, cell, 8)
+        memcpy(known, cell + 12, 16)
+        memcpy(key, addr, 16)
+        if weight != 0 and ((known[0] ^ key[0]) | (known[1] ^ key[1])) == 0:
+            weight += 1
+            memcpy(cell, &weight, 8)
+            f.total += 1
+            return
+    freq_update(f, addr, 16, hash, 1)
+
+
+cdef inline void freq_add_number(Freq *f, uint32_t number) noexcept nogil:
+    """The same of a KEY_U16 table, which may be dense."""
+    cdef uint32_t *count
+    if f.dense and number < 65536:
+        count = <uint32_t *>f.cells + number
+        if count[0] != 0 and count[0] != <uint32_t>0xFFFFFFFF:
+            count[0] += 1
+            f.total += 1
+            return
+    if f.dense:
+        freq_update(f, <const uint8_t *>&number, 4, 1, 1)
+    else:
+        freq_add_word(f, number, freq_hash_word(number))
+
+
+cdef inline void freq_prefetch_name(const Freq *f, uint64_t hash) noexcept nogil:
+    """The same one step further, when that cell is near: the name to compare with, whether or not it is the one."""
+    cdef uint32_t place
+    if f.cells != NULL:
+        memcpy(&place, f.cells + <size_t>((<uint32_t>(hash >> 32) * f.salt) >> (31 - f.lg_cur)) * f.stride + 12, 4)
+        np_prefetch(f.arena + place)

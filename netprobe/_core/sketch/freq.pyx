@@ -1,10 +1,13 @@
 """Frequent items: one open-addressing table whose weights are purged by their median when it is full.
 
+A table of numbers below 65536 that is full becomes an array of counts by number instead, exact from then on.
 Growth, purge and merge follow Apache DataSketches, as does the binary form (of its string items). Cells
 hold weight, half of the hash and the key side by side, so that counting a key again costs one cache line.
 """
 from libc.stdlib cimport calloc, free, malloc, qsort, realloc
 from libc.string cimport memcmp, memcpy, memset
+
+from netprobe._core.sketch.padded cimport PAD, copy_padded, same_padded
 
 cdef enum:
     OFF_PREAMBLE = 0
@@ -23,7 +26,10 @@ cdef enum:
     CELL_TAG = 8             # offsets in a cell
     CELL_KEY = 12
     SAMPLE = 1024            # weights that a purge looks at
+    NUMBERS = 65536          # cells of a dense table
+    MOST = 4294967295        # what one of them holds
     MAX_NAME = 65535
+    ROOM = 2 + PAD           # behind every arena, so that names can be read and written at full width
 
 cdef uint64_t salt_seed = 0
 
@@ -69,7 +75,18 @@ cdef inline uint32_t place_of(const uint8_t *cell) noexcept nogil:
     return place
 
 
+cdef uint32_t numbers[NUMBERS]      # the keys of dense tables
+
+
+cdef void fill_numbers() noexcept nogil:
+    cdef uint32_t i
+    for i in range(<uint32_t>NUMBERS):
+        numbers[i] = i
+
+
 cdef inline uint32_t cells_of(const Freq *f) noexcept nogil:
+    if f.dense:
+        return NUMBERS
     # twice the nominal size: at under three eighths full, nearly every search ends in its first cell
     return <uint32_t>2 << f.lg_cur
 
@@ -146,6 +163,69 @@ cdef int resize(Freq *f, int lg) noexcept nogil:
     return 0
 
 
+cdef int make_dense(Freq *f) noexcept nogil:
+    """Count by number from now on. -1: not possible for these keys, or no memory."""
+    cdef uint32_t *counts
+    cdef uint32_t i
+    cdef const uint8_t *cell
+    if f.kind != KEY_U16 or f.lg_max < FREQ_LG_MAX or f.thin:
+        return -1
+    for i in range(cells_of(f)):
+        cell = f.cells + i * 16
+        if weight_of(cell) > MOST or (weight_of(cell) and place_of(cell) >= NUMBERS):
+            return -1
+    counts = <uint32_t *>calloc(NUMBERS, sizeof(uint32_t))
+    if counts == NULL:
+        return -1
+    for i in range(cells_of(f)):
+        cell = f.cells + i * 16
+        if weight_of(cell):
+            counts[place_of(cell)] = <uint32_t>weight_of(cell)
+    if numbers[1] == 0:
+        fill_numbers()                   # twice at once does no harm
+    free(f.cells)
+    f.cells = <uint8_t *>counts
+    f.dense = 1
+    return 0
+
+
+cdef int make_thin(Freq *f) noexcept nogil:
+    """Back from dense to cells, purged to its size, for good: a count does not fit."""
+    cdef const uint32_t *counts = <const uint32_t *>f.cells
+    cdef Freq thin
+    cdef uint32_t i
+    freq_init(&thin, f.kind, f.lg_max)
+    thin.thin = 1
+    # in strides: keys in order would pile up
+    for i in range(<uint32_t>NUMBERS):
+        if counts[(i * 40503) & (NUMBERS - 1)]:
+            if put(&thin, <const uint8_t *>&numbers[(i * 40503) & (NUMBERS - 1)], 4,
+                   <uint32_t>(freq_hash(<const uint8_t *>&numbers[(i * 40503) & (NUMBERS - 1)], 4) >> 32),
+                   counts[(i * 40503) & (NUMBERS - 1)]) < 0:
+                freq_free(&thin)
+                return FREQ_ERR_MEMORY
+    thin.total = f.total
+    thin.offset += f.offset
+    thin.purged += f.purged
+    free(f.cells)
+    f[0] = thin
+    return 0
+
+
+cdef int put_number(Freq *f, uint32_t number, uint64_t weight) noexcept nogil:
+    """put() of a dense table."""
+    cdef uint32_t *counts = <uint32_t *>f.cells
+    cdef int known
+    if number >= NUMBERS or counts[number] + weight > MOST:
+        if make_thin(f) != 0:
+            return FREQ_ERR_MEMORY
+        return put(f, <const uint8_t *>&number, 4, <uint32_t>(freq_hash(<const uint8_t *>&number, 4) >> 32), weight)
+    known = counts[number] != 0
+    f.active += not known
+    counts[number] += <uint32_t>weight
+    return known
+
+
 cdef int pack_arena(Freq *f) noexcept nogil:
     """Copy the names in use into an arena of just their size (and some room to grow while in use)."""
     cdef uint64_t need = 0
@@ -157,7 +237,7 @@ cdef int pack_arena(Freq *f) noexcept nogil:
         if weight_of(f.cells + i * f.stride) != 0:
             memcpy(&length, f.arena + place_of(f.cells + i * f.stride), 2)
             need += 2 + length
-    arena = <uint8_t *>malloc(need if need else 1)
+    arena = <uint8_t *>malloc(need + ROOM)
     if arena == NULL:
         return FREQ_ERR_MEMORY
     at = 0
@@ -165,7 +245,8 @@ cdef int pack_arena(Freq *f) noexcept nogil:
         if weight_of(f.cells + i * f.stride) != 0:
             name = f.arena + place_of(f.cells + i * f.stride)
             memcpy(&length, name, 2)
-            memcpy(arena + at, name, 2 + <size_t>length)
+            memcpy(arena + at, &length, 2)
+            copy_padded(arena + at + 2, name + 2, length)
             memcpy(f.cells + i * f.stride + CELL_KEY, &at, 4)
             at += 2 + length
     free(f.arena)
@@ -211,23 +292,22 @@ cdef uint64_t sampled_median(const Freq *f) noexcept nogil:
     cdef uint32_t n = 0
     cdef uint32_t i = 0
     cdef uint32_t most = f.active if f.active < SAMPLE else SAMPLE
-    cdef uint64_t w, lowest
+    cdef uint32_t ones = 0
+    cdef uint64_t w
     cdef int flat = 1
+    # a flood of new keys has equal weights throughout, or more than half of them 1
     while n < most:
         w = weight_of(f.cells + i * f.stride)
         if w != 0:
             sample[n] = w
             flat &= w == sample[0]
+            ones += w == 1
+            if ones > most // 2:
+                return 1
             n += 1
         i += 1
-    # a flood of new keys has equal weights throughout, or more than half of them 1
     if flat:
         return sample[0]
-    lowest = 0
-    for i in range(n):
-        lowest += sample[i] == 1
-    if lowest > n // 2:
-        return 1
     return select(sample, n, n // 2)
 
 
@@ -247,7 +327,7 @@ cdef void purge(Freq *f) noexcept nogil:
     # predict which ones do
     cdef uint8_t *stay = <uint8_t *>malloc((<size_t>f.active + 1) * stride)
     if variable(f.kind):
-        arena = <uint8_t *>malloc(f.arena_cap)
+        arena = <uint8_t *>malloc(<size_t>f.arena_cap + ROOM)
     if stay == NULL or (variable(f.kind) and arena == NULL):
         free(stay)
         free(arena)
@@ -267,7 +347,8 @@ cdef void purge(Freq *f) noexcept nogil:
         if arena != NULL:
             name = f.arena + place_of(cell)
             memcpy(&length, name, 2)
-            memcpy(arena + at, name, 2 + <size_t>length)
+            memcpy(arena + at, &length, 2)
+            copy_padded(arena + at + 2, name + 2, length)
             place = at
             memcpy(cell + CELL_KEY, &place, 4)
             at += 2 + length
@@ -282,25 +363,33 @@ cdef void purge(Freq *f) noexcept nogil:
     f.purged += before - n
 
 
-cdef int add_name(Freq *f, const uint8_t *key, uint32_t n) noexcept nogil:
+cdef int arena_room(Freq *f, uint32_t n) noexcept nogil:
+    """Make room for a name of n bytes."""
     cdef uint64_t need = <uint64_t>f.arena_len + 2 + n
     cdef uint64_t room = f.arena_cap
-    cdef uint16_t length = <uint16_t>n
     cdef uint8_t *arena
-    if need > room:
-        room = 2 * room if room else 128
-        if room < need:
-            room = need
-        if room > <uint32_t>0xFFFFFFFF:
-            return FREQ_ERR_MEMORY
-        arena = <uint8_t *>realloc(f.arena, room)
-        if arena == NULL:
-            return FREQ_ERR_MEMORY
-        f.arena = arena
-        f.arena_cap = <uint32_t>room
+    if need <= room:
+        return 0
+    room = 2 * room if room else 128
+    if room < need:
+        room = need
+    if room > <uint32_t>0xFFFFFFFF - ROOM:
+        return FREQ_ERR_MEMORY
+    arena = <uint8_t *>realloc(f.arena, room + ROOM)
+    if arena == NULL:
+        return FREQ_ERR_MEMORY
+    f.arena = arena
+    f.arena_cap = <uint32_t>room
+    return 0
+
+
+cdef int add_name(Freq *f, const uint8_t *key, uint32_t n) noexcept nogil:
+    cdef uint16_t length = <uint16_t>n
+    if arena_room(f, n) != 0:
+        return FREQ_ERR_MEMORY
     memcpy(f.arena + f.arena_len, &length, 2)
     memcpy(f.arena + f.arena_len + 2, key, n)
-    f.arena_len = <uint32_t>need
+    f.arena_len += 2 + n
     return 0
 
 
@@ -319,7 +408,10 @@ cdef int insert(Freq *f, uint8_t *cell, const uint8_t *key, uint32_t n, uint32_t
     memcpy(cell + CELL_TAG, &tag, 4)
     f.active += 1
     if f.active > limit(f.lg_cur):
-        if f.lg_cur >= f.lg_max or resize(f, f.lg_cur + 1) != 0:
+        if f.lg_cur < f.lg_max:
+            if resize(f, f.lg_cur + 1) != 0:
+                purge(f)
+        elif make_dense(f) != 0:
             purge(f)
     return 0
 
@@ -409,6 +501,10 @@ cdef inline uint8_t *seek(const Freq *f, uint32_t tag, const uint8_t *key, uint3
 cdef int put(Freq *f, const uint8_t *key, uint32_t n, uint32_t tag, uint64_t weight) noexcept nogil:
     """1: it was there already, 0: it is new."""
     cdef uint8_t *cell
+    cdef uint32_t number
+    if f.dense:
+        memcpy(&number, key, 4)
+        return put_number(f, number, weight)
     if f.cells == NULL and resize(f, f.lg_cur) != 0:
         return FREQ_ERR_MEMORY
     cell = seek(f, tag, key, n)
@@ -425,6 +521,52 @@ cdef void freq_update(Freq *f, const uint8_t *key, uint32_t n, uint64_t hash, ui
     put(f, key, n if n < MAX_NAME else MAX_NAME, <uint32_t>(hash >> 32), weight)
 
 
+cdef int insert_name(Freq *f, uint8_t *cell, const uint8_t *name, uint32_t n, uint32_t tag,
+                     uint64_t weight) noexcept nogil:
+    """insert() for names at full width."""
+    cdef uint16_t length = <uint16_t>n
+    if f.active + 1 >= cells_of(f) or arena_room(f, n) != 0:
+        return FREQ_ERR_MEMORY
+    set_weight(cell, weight)
+    memcpy(cell + CELL_TAG, &tag, 4)
+    memcpy(cell + CELL_KEY, &f.arena_len, 4)
+    memcpy(f.arena + f.arena_len, &length, 2)
+    copy_padded(f.arena + f.arena_len + 2, name, n)
+    f.arena_len += 2 + n
+    f.active += 1
+    if f.active > limit(f.lg_cur):
+        if f.lg_cur >= f.lg_max or resize(f, f.lg_cur + 1) != 0:
+            purge(f)
+    return 0
+
+
+cdef void freq_update_name(Freq *f, const uint8_t *name, uint32_t n, uint64_t hash, uint64_t weight) noexcept nogil:
+    cdef uint32_t tag = <uint32_t>(hash >> 32)
+    cdef uint32_t mask, i
+    cdef uint8_t *cell
+    cdef const uint8_t *known
+    cdef uint16_t length
+    if weight == 0:
+        return
+    f.total += weight
+    if f.cells == NULL and resize(f, f.lg_cur) != 0:
+        return
+    mask = cells_of(f) - 1
+    i = home(f, tag)
+    while True:
+        cell = f.cells + <size_t>i * 16
+        if tag_of(cell) == tag and weight_of(cell) != 0:
+            known = f.arena + place_of(cell)
+            memcpy(&length, known, 2)
+            if length == n and same_padded(known + 2, name, n):
+                set_weight(cell, weight_of(cell) + weight)
+                return
+        if weight_of(cell) == 0:
+            insert_name(f, cell, name, n, tag, weight)
+            return
+        i = (i + 1) & mask
+
+
 cdef inline uint64_t hash_key(int kind, const uint8_t *key, uint32_t n) noexcept nogil:
     return freq_hash(key, 4 if kind == KEY_GEO else n)
 
@@ -434,6 +576,11 @@ cdef int freq_get(const Freq *f, uint32_t cell, const uint8_t **key, uint32_t *n
     cdef uint16_t length
     if f.cells == NULL or cell >= cells_of(f):
         return 0
+    if f.dense:
+        weight[0] = (<const uint32_t *>f.cells)[cell]
+        key[0] = <const uint8_t *>&numbers[cell]
+        n[0] = 4
+        return weight[0] != 0
     at = f.cells + cell * f.stride
     if weight_of(at) == 0:
         return 0
@@ -450,8 +597,12 @@ cdef int freq_get(const Freq *f, uint32_t cell, const uint8_t **key, uint32_t *n
 
 
 cdef uint64_t freq_weight(const Freq *f, const uint8_t *key, uint32_t n) noexcept nogil:
+    cdef uint32_t number
     if f.cells == NULL:
         return 0
+    if f.dense:
+        memcpy(&number, key, 4)
+        return (<const uint32_t *>f.cells)[number] if number < NUMBERS else 0
     return weight_of(seek(f, <uint32_t>(hash_key(f.kind, key, n) >> 32), key, n))
 
 
@@ -508,7 +659,7 @@ cdef uint32_t freq_top(const Freq *f, FreqRow *out, uint32_t most) noexcept nogi
 
 cdef int freq_merge(Freq *into, const Freq *other) noexcept nogil:
     cdef Freq twin
-    cdef uint32_t cells, stride, i, step, n
+    cdef uint32_t cells, stride, i, step, n, tag
     cdef uint64_t weight
     cdef const uint8_t *key
     cdef int status
@@ -523,14 +674,15 @@ cdef int freq_merge(Freq *into, const Freq *other) noexcept nogil:
     if other.active != 0:
         # room first, and other's cells in strides: keys that come in table order pile up in one corner
         i = other.lg_cur if other.lg_cur < into.lg_max else into.lg_max
-        if (into.cells == NULL or i > into.lg_cur) and resize(into, i) != 0:
+        if not into.dense and (into.cells == NULL or i > into.lg_cur) and resize(into, i) != 0:
             return FREQ_ERR_MEMORY
         cells = cells_of(other)
         stride = (<uint32_t>(0.6180339887498949 * cells)) | 1
         i = 0
         for step in range(cells):
             if freq_get(other, i, &key, &n, &weight):
-                if put(into, key, n, tag_of(other.cells + i * other.stride), weight) < 0:
+                tag = <uint32_t>(freq_hash(key, 4) >> 32) if other.dense else tag_of(other.cells + i * other.stride)
+                if put(into, key, n, tag, weight) < 0:
                     return FREQ_ERR_MEMORY
             i = (i + stride) & (cells - 1)
     # beyond upstream: also of a sketch that a purge emptied, or its upper bounds would be wrong
@@ -541,7 +693,7 @@ cdef int freq_merge(Freq *into, const Freq *other) noexcept nogil:
 
 
 cdef int freq_copy(Freq *into, const Freq *other) noexcept nogil:
-    cdef size_t size = <size_t>cells_of(other) * other.stride
+    cdef size_t size = <size_t>cells_of(other) * (sizeof(uint32_t) if other.dense else other.stride)
     memcpy(into, other, sizeof(Freq))
     into.cells = NULL
     into.arena = NULL
@@ -551,7 +703,7 @@ cdef int freq_copy(Freq *into, const Freq *other) noexcept nogil:
             memcpy(into.cells, other.cells, size)
     if other.arena != NULL:
         into.arena_cap = other.arena_len
-        into.arena = <uint8_t *>malloc(other.arena_len if other.arena_len else 1)
+        into.arena = <uint8_t *>malloc(<size_t>other.arena_len + ROOM)
         if into.arena != NULL:
             memcpy(into.arena, other.arena, other.arena_len)
     if (other.cells != NULL and into.cells == NULL) or (other.arena != NULL and into.arena == NULL):
@@ -570,6 +722,8 @@ cdef void freq_shrink(Freq *f) noexcept nogil:
         f.lg_cur = LG_MIN
         f.arena_len = 0
         f.arena_cap = 0
+        return
+    if f.dense:
         return
     while f.active > limit(lg):
         lg += 1
@@ -598,12 +752,16 @@ cdef size_t freq_write(const Freq *f, uint8_t *out) noexcept nogil:
     cdef const uint8_t *key
     cdef size_t at = OFF_WEIGHTS
     cdef size_t item = OFF_WEIGHTS + 8 * <size_t>f.active
+    cdef int lg = f.lg_max
     memset(out, 0, 8 if f.active == 0 else OFF_WEIGHTS)
     out[OFF_PREAMBLE] = 1 if f.active == 0 else 4
     out[OFF_VERSION] = 1
     out[OFF_FAMILY] = FAMILY
-    out[OFF_LG_MAX] = f.lg_max
-    out[OFF_LG_CUR] = f.lg_cur
+    # a dense table is written as a table that would be large enough
+    while f.dense and f.active > limit(lg):
+        lg += 1
+    out[OFF_LG_MAX] = <uint8_t>lg
+    out[OFF_LG_CUR] = <uint8_t>lg if f.dense else f.lg_cur
     if f.active == 0:
         out[OFF_FLAGS] = FLAGS_EMPTY
         return 8
@@ -635,7 +793,9 @@ cdef int read_items(Freq *f, const uint8_t *data, size_t n) noexcept nogil:
     # each item takes 12 bytes at least: an allocation must not come from a promise
     if active == 0 or active > limit(f.lg_max) or (n - OFF_WEIGHTS) / 12 < active or f.offset > f.total:
         return FREQ_ERR_FORMAT
-    while active > limit(lg):
+    if f.kind == KEY_U16 and f.lg_max > FREQ_LG_MAX:
+        f.lg_max = FREQ_LG_MAX           # written by a dense table: it becomes one again
+    while active > limit(lg) and lg < f.lg_max:
         lg += 1
     if resize(f, lg) != 0:
         return FREQ_ERR_MEMORY

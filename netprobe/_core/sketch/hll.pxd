@@ -3,6 +3,8 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from netprobe._core.sketch.padded cimport PAD, load_padded
+
 cdef extern from *:
     """
     #define np_clz64(x) ((uint32_t)__builtin_clzll(x))
@@ -62,6 +64,21 @@ cdef inline uint64_t murmur_k1(uint64_t k) noexcept nogil:
 cdef inline uint64_t murmur_k2(uint64_t k) noexcept nogil:
     return murmur_rotl(k * <uint64_t>0x4cf5ad432745937fULL, 33) * <uint64_t>0x87c37b91114253d5ULL
 
+cdef inline uint32_t murmur_coupon(uint64_t h1, uint64_t h2, size_t n) noexcept nogil:
+    cdef uint32_t left
+    h1 ^= n
+    h2 ^= n
+    h1 += h2
+    h2 += h1
+    h1 = murmur_mix(h1)
+    h2 = murmur_mix(h2)
+    h1 += h2
+    h2 += h1
+    # at most 62 leading zeros are counted
+    left = np_clz64(h2 | 2)
+    return <uint32_t>(h1 & 0x3FFFFFF) | (<uint32_t>(left + 1) << 26)
+
+
 cdef inline uint32_t hll_coupon(const uint8_t *data, size_t n) noexcept nogil:
     """Coupon of an item of n bytes; 0 (which hll_add ignores) for n = 0."""
     cdef uint64_t h1 = 9001
@@ -105,18 +122,25 @@ cdef inline uint32_t hll_coupon(const uint8_t *data, size_t n) noexcept nogil:
             memcpy(k, data, left)
         h1 ^= murmur_k1(k[0])
         h2 ^= murmur_k2(k[1])
-    h1 ^= n
-    h2 ^= n
-    h1 += h2
-    h2 += h1
-    h1 = murmur_mix(h1)
-    h2 = murmur_mix(h2)
-    h1 += h2
-    h2 += h1
-    left = 62 if h2 == 0 else np_clz64(h2)
-    if left > 62:
-        left = 62
-    return <uint32_t>(h1 & 0x3FFFFFF) | (<uint32_t>(left + 1) << 26)
+    return murmur_coupon(h1, h2, n)
+
+
+cdef inline uint32_t hll_coupon_padded(const uint8_t *data, size_t n) noexcept nogil:
+    """The same for items with PAD readable bytes; without branches below 32, since lengths cannot be predicted."""
+    cdef uint64_t w[4]
+    cdef uint64_t h1, h2, long_
+    if n == 0 or n >= PAD:
+        return hll_coupon(data, n)
+    load_padded(data, n, w)
+    # as if there was a whole first block, and then taken only if there is
+    h1 = (murmur_rotl(<uint64_t>9001 ^ murmur_k1(w[0]), 27) + 9001) * 5 + <uint64_t>0x52dce729
+    h2 = (murmur_rotl(<uint64_t>9001 ^ murmur_k2(w[1]), 31) + h1) * 5 + <uint64_t>0x38495ab5
+    long_ = 0 - <uint64_t>(n >> 4)
+    h1 = (h1 & long_) | (<uint64_t>9001 & ~long_)
+    h2 = (h2 & long_) | (<uint64_t>9001 & ~long_)
+    h1 ^= murmur_k1((w[2] & long_) | (w[0] & ~long_))
+    h2 ^= murmur_k2((w[3] & long_) | (w[1] & ~long_))
+    return murmur_coupon(h1, h2, n)
 
 
 cdef extern from *:

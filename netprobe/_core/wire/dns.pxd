@@ -64,7 +64,7 @@ cdef struct DnsMsg:
     uint64_t h_agg2
     uint64_t h_agg3
     uint32_t coupon        # hll_coupon of name, 0: not computed
-    uint8_t name[272]      # lower-cased text, labels joined by '.', no trailing dot, not terminated
+    uint8_t name[304]      # lower-cased text, labels joined by '.', no trailing dot, not terminated
     uint8_t raw[256]       # the same with letters as they came; valid only when is_mixed
 
 # fills everything but pkt, ts, flow_hash, port and tcp, which are the caller's
@@ -72,4 +72,4 @@ cdef int dns_parse(const uint8_t *data, uint32_t n, int want, DnsMsg *m) noexcep
 cdef void dns_aggregate(DnsMsg *m, uint32_t suffix_len) noexcept nogil
 cdef uint16_t dns_metric_port(uint16_t sport, uint16_t dport) noexcept nogil   # 0: not DNS
 cdef inline bint is_dns_port(uint16_t port) noexcept nogil:
-    return port == 53 or port == 5353 or port == 5355 or port == 53000
+    return (port == 53) | (port == 5353) | (port == 5355) | (port == 53000)

@@ -1,20 +1,25 @@
 """DNS message parser: one pass, no allocation, nothing read past the length given."""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 
 cdef extern from *:
     """
     #include <stdint.h>
     #include <string.h>
     typedef uint8_t np_bytes16 __attribute__((vector_size(16)));
-    /* dst = 16 bytes of src in lower case; adds to *upper and *dot where a capital or a dot was */
-    static inline void np_lower16(const uint8_t *src, uint8_t *dst, uint64_t *upper, uint64_t *dot) {
-        np_bytes16 x, up, stop;
+    static const uint8_t np_first[32] = {
+        255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255};
+    /* dst = 16 bytes of src in lower case; adds to *upper and *dot where the first `keep` of them have a capital
+       or a dot */
+    static inline void np_lower16(const uint8_t *src, uint8_t *dst, uint32_t keep, uint64_t *upper, uint64_t *dot) {
+        np_bytes16 x, up, stop, first;
         uint64_t half[2];
         memcpy(&x, src, 16);
+        memcpy(&first, np_first + 16 - (keep < 16 ? keep : 16), 16);
         up = (np_bytes16)((x - (uint8_t)'A') < 26) & 0x20;
-        stop = (np_bytes16)(x == (uint8_t)'.');
+        stop = (np_bytes16)(x == (uint8_t)'.') & first;
         x |= up;
+        up &= first;
         memcpy(dst, &x, 16);
         memcpy(half, &up, 16);
         *upper |= half[0] | half[1];
@@ -22,7 +27,7 @@ cdef extern from *:
         *dot |= half[0] | half[1];
     }
     """
-    void np_lower16(const uint8_t *src, uint8_t *dst, uint64_t *upper, uint64_t *dot) noexcept nogil
+    void np_lower16(const uint8_t *src, uint8_t *dst, uint32_t keep, uint64_t *upper, uint64_t *dot) noexcept nogil
 
 cdef enum:
     # header (RFC 1035 4.1.1)
@@ -45,6 +50,8 @@ cdef enum:
     ECS_ADDRESS = 4
     LABEL_MAX = 63
     NAME_TEXT_MAX = 255
+    FEW_LABELS = 5
+    NO_DOT = 255
     AGG_NONE = 255
 
 
@@ -93,8 +100,8 @@ cdef uint32_t name_slow(const uint8_t *data, uint32_t n, uint32_t pos, DnsMsg *m
     return after
 
 
-cdef inline uint32_t name_fast(const uint8_t *data, uint32_t n, uint32_t pos, DnsMsg *m) noexcept nogil:
-    """A name of plain labels, which is nearly every one; falls back to name_slow."""
+cdef uint32_t name_plain(const uint8_t *data, uint32_t n, uint32_t pos, DnsMsg *m) noexcept nogil:
+    """A name of plain labels of any length; falls back to name_slow."""
     cdef uint8_t dots[NAME_TEXT_MAX + 1]
     cdef uint8_t last[16]
     cdef uint32_t p = pos, text = pos + 1, n_dots = 0, length, i
@@ -121,16 +128,15 @@ cdef inline uint32_t name_fast(const uint8_t *data, uint32_t n, uint32_t pos, Dn
     length = p - text
     i = 0
     while i < length and text + i + 16 <= n:
-        np_lower16(data + text + i, &m.name[i], &upper, &dot)
+        np_lower16(data + text + i, &m.name[i], length - i, &upper, &dot)
         i += 16
     if i < length:
         memset(last, 0, 16)
         memcpy(last, data + text + i, length - i)
-        np_lower16(last, &m.name[i], &upper, &dot)
+        np_lower16(last, &m.name[i], length - i, &upper, &dot)
     for i in range(1, n_dots):
         m.name[dots[i]] = c'.'
     m.name_len = <uint8_t>length
-    # bytes behind the name were looked at too: then a flag is set for nothing, which only costs time
     if dot == 0:
         m.has_dots = 1
         m.dots[0] = dots[n_dots - 1] if n_dots > 1 else AGG_NONE
@@ -140,7 +146,51 @@ cdef inline uint32_t name_fast(const uint8_t *data, uint32_t n, uint32_t pos, Dn
         memcpy(m.raw, data + text, length)
         for i in range(1, n_dots):
             m.raw[dots[i]] = c'.'
-        m.is_mixed = memcmp(m.raw, m.name, length) != 0
+        m.is_mixed = 1
+    return p + 1
+
+
+cdef inline uint32_t name_fast(const uint8_t *data, uint32_t n, uint32_t pos, DnsMsg *m) noexcept nogil:
+    """name_plain for up to FEW_LABELS labels and 32 bytes, which is nearly every name, without a branch that depends
+    on how long the labels are: nobody can predict those, and a wrong guess costs more than the work saved."""
+    cdef uint8_t dots[3 + FEW_LABELS]           # where the dot before each label is; NONE where there is none
+    cdef uint32_t text = pos + 1, p = pos, n_labels = 0, more, second, length, k
+    cdef uint64_t upper = 0, dot = 0
+    cdef uint8_t c
+    if n < text + 16:
+        return name_plain(data, n, pos, m)
+    dots[0] = dots[1] = dots[2] = AGG_NONE
+    for k in range(FEW_LABELS):
+        c = data[p]
+        if c > LABEL_MAX:
+            return name_slow(data, n, pos, m)
+        more = (<uint32_t>c + LABEL_MAX) >> 6   # 0 at the root, else 1
+        dots[3 + k] = <uint8_t>((p - text) | (more - 1))
+        n_labels += more
+        p += c + more
+        if p >= n:
+            return 0
+    length = p - text
+    if data[p] or length > 32:                  # the root name has a length of -1
+        return name_plain(data, n, pos, m)
+    # text + 16 <= n: the second half may overlap the first
+    second = n - text - 16 if n - text < 32 else 16
+    np_lower16(data + text, &m.name[0], length, &upper, &dot)
+    np_lower16(data + text + second, &m.name[second], length - second if length > second else 0, &upper, &dot)
+    for k in range(1, FEW_LABELS):
+        m.name[dots[3 + k]] = c'.'              # NO_DOT is behind every name
+    m.name_len = <uint8_t>length
+    if dot == 0:
+        m.has_dots = 1
+        dots[3] = AGG_NONE
+        m.dots[0] = dots[2 + n_labels]
+        m.dots[1] = dots[1 + n_labels]
+        m.dots[2] = dots[n_labels]
+    if upper:
+        memcpy(m.raw, data + text, length)
+        for k in range(1, n_labels):
+            m.raw[dots[3 + k]] = c'.'
+        m.is_mixed = 1
     return p + 1
 
 
@@ -291,6 +341,7 @@ cdef inline int dot_before(const uint8_t *name, int i) noexcept nogil:
 cdef void dns_aggregate(DnsMsg *m, uint32_t suffix_len) noexcept nogil:
     cdef const uint8_t *d = m.name
     cdef int n = m.name_len, limit, first, second
+    cdef uint32_t one, two, three
     m.suffix_len = <uint8_t>(suffix_len if suffix_len < 255 else 255)
     m.agg_done = 1
     m.h_agg2 = 0
@@ -300,12 +351,12 @@ cdef void dns_aggregate(DnsMsg *m, uint32_t suffix_len) noexcept nogil:
     if n < 5:
         return
     if suffix_len == 0 and m.has_dots:
-        # the parser has met every dot on its way
-        if m.dots[0] == AGG_NONE:
-            m.agg3 = 0
-        elif m.dots[1] != AGG_NONE:
-            m.agg2 = m.dots[1]
-            m.agg3 = m.dots[2] if m.dots[2] != AGG_NONE else 0
+        # the parser has met every dot on its way; bit operations instead of branches that nobody can predict
+        one = 0 - <uint32_t>(m.dots[0] == AGG_NONE)          # all ones: a single label
+        two = 0 - <uint32_t>(m.dots[1] == AGG_NONE)          # at most two
+        three = 0 - <uint32_t>(m.dots[2] == AGG_NONE)
+        m.agg2 = <uint8_t>(m.dots[1] & ~two)
+        m.agg3 = <uint8_t>((m.dots[2] & ~three & ~two) | (AGG_NONE & two & ~one))
         return
     limit = n - 1
     if suffix_len > 0 and <uint32_t>n > suffix_len:
@@ -325,11 +376,10 @@ cdef void dns_aggregate(DnsMsg *m, uint32_t suffix_len) noexcept nogil:
 
 
 cdef uint16_t dns_metric_port(uint16_t sport, uint16_t dport) noexcept nogil:
-    if is_dns_port(dport):
-        return sport
-    if is_dns_port(sport):
-        return dport
-    return 0
+    # as likely one way round as the other: no branches
+    cdef uint32_t to_dns = 0 - <uint32_t>is_dns_port(dport)
+    cdef uint32_t from_dns = 0 - <uint32_t>is_dns_port(sport)
+    return <uint16_t>((sport & to_dns) | (dport & from_dns & ~to_dns))
 
 
 def parse(data: bytes, want: int = DNS_WANT_ECS | DNS_WANT_RRSIG):
