@@ -18,6 +18,7 @@ from typing import Any
 import netns
 import pytest
 from kentik_server import TOKEN, DeviceSpec, Fault, KentikServer
+from scapy.layers.dns import DNS, DNSQR, DNSRR
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
@@ -407,6 +408,31 @@ def test_the_kernel_s_drops_are_counted(tmp_path: Path) -> None:
     assert seen["dropped"] > 1000
     assert seen["packets"] + seen["dropped"] == sent == 20_000
     assert totals(lines(tmp_path / "out"))[0] == seen["packets"]
+
+
+@pytest.mark.tool("tcpreplay")
+def test_the_kernel_s_drops_are_corrected_for(tmp_path: Path) -> None:
+    """The records that arrive stand for those that the kernel's drops would have made."""
+    path = tmp_path / "x.pcap"
+    text = DNSRR(rrname="a.example", type="TXT", rdata=["x" * 250] * 30)
+    answer = IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=53, dport=4000)
+    answer /= DNS(qr=1, qd=DNSQR(qname="a.example"), an=text)
+    wrpcap(str(path), [Ether() / answer] * 50)
+    with netns.pair(ipv6=False) as (client, server):
+        device = DeviceSpec(7, "probe-1", max_flow_rate=100_000)
+        with kentik(server, device) as (stand_in, urls):
+            run = start(server, *urls, "--device-id", "7")
+            run.process.send_signal(signal.SIGSTOP)
+            sent = client.replay(path, "--loop=400", "--preload-pcap")
+            run.process.send_signal(signal.SIGCONT)
+            netns.settled(lambda: len(stand_in.records), quiet_s=1.5)
+            finish(run)
+        stand_in.verify()
+        seen = counted(run)
+        assert seen["dropped"] > 1000
+        # every answer is a record of its own
+        assert len(stand_in.records) == seen["records"] == sent - seen["dropped"]
+        assert abs(sum(r["sampleRate"] for r in stand_in.records) / 100 - sent) < sent / 100
 
 
 @pytest.mark.tool("tcpreplay")

@@ -68,6 +68,10 @@ class ModeRun:
     def lost(self, batch: ModeBatch) -> None:
         self._lost_rows += batch.rows
 
+    def rows_of(self, packets: int) -> float | None:
+        # nothing stands for the answers that were not seen
+        return None
+
     def drain(self) -> None:
         for _ in self.batches():
             pass

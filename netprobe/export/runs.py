@@ -28,8 +28,9 @@ LIVE_S = 0.25
 #: live, after a stop: what the kernel still holds is read for at least and at most so many seconds
 LINGER_S = 0.3
 LINGER_MOST_S = 2.0
-#: live: between two looks at the kernel's counters
+#: live: between two warnings about lost packets, and two corrections for them
 WATCH_S = 10.0
+CORRECT_S = 0.2
 
 Rewrite = tuple[bytes, int | None, bytes, int | None]
 
@@ -45,6 +46,10 @@ class Run(Protocol):
 
     def lost(self, batch: Any) -> None:
         """There was no room for a batch."""
+        ...
+
+    def rows_of(self, packets: int) -> float | None:
+        """How many rows so many packets would have made, by those so far; None while there were none."""
         ...
 
     def drain(self) -> None:
@@ -103,7 +108,7 @@ class FlowRun:
     ) -> None:
         self.input = input
         self._stopping = Stopping(input)
-        self._lost_records = self._lost_packets = 0
+        self._rows = self._packets = self._lost_records = self._lost_packets = 0
         self._native = FlowReader(
             input.source,
             capacity=CAPACITY,
@@ -132,14 +137,23 @@ class FlowRun:
             if self._stopping.over():
                 native.stop()
             if got * 2 > rows:
-                yield buffers.batch(got, apps)
+                batch = buffers.batch(got, apps)
                 buffers = Buffers(rows)
             elif got or live:
-                yield buffers.copy(got, apps)
+                batch = buffers.copy(got, apps)
+            else:
+                continue
+            if live:
+                self._rows += got
+                self._packets += _packets(batch)
+            yield batch
 
     def lost(self, batch: FlowBatch) -> None:
         self._lost_records += batch.rows
-        self._lost_packets += sum(batch.numbers("in_pkts")) + sum(batch.numbers("out_pkts"))
+        self._lost_packets += _packets(batch)
+
+    def rows_of(self, packets: int) -> float | None:
+        return packets * self._rows / self._packets if self._packets else None
 
     def drain(self) -> None:
         native = self._native
@@ -180,6 +194,10 @@ class Replay(FlowRun):
         super().__init__(FileInput(path, filter), **settings)
 
 
+def _packets(batch: FlowBatch) -> int:
+    return sum(batch.numbers("in_pkts")) + sum(batch.numbers("out_pkts"))
+
+
 def lost_text(input: Input, rows: int, what: str) -> str:
     drops = input.drops()
     if drops is None:
@@ -194,9 +212,11 @@ def carry(run: Run, sink: Sink[Any] | None, stopping: Callable[[], bool]) -> Non
         return
     live = run.input.live
     exporter: Exporter[Any] = Exporter(sink, stopping=stopping, live=live)
-    watch = Watch(run.input)
+    watch = Watch(run, sink)
     try:
         for batch in run.batches():
+            # before the batch: a correction is for what is sent next
+            watch.look()
             if not live:
                 exporter.put(batch)
             elif not batch.rows:
@@ -204,9 +224,9 @@ def carry(run: Run, sink: Sink[Any] | None, stopping: Callable[[], bool]) -> Non
             elif not exporter.offer(batch, batch.rows):
                 run.lost(batch)
                 sink.lost(batch.rows)
-            watch.look()
             if live and run.input.state == "gone":
                 run.stop()
+        watch.correct()
         exporter.finish()
     except BaseException:
         exporter.abort()
@@ -214,23 +234,44 @@ def carry(run: Run, sink: Sink[Any] | None, stopping: Callable[[], bool]) -> Non
 
 
 class Watch:
-    """Says when a live input loses packets, or its interface goes down."""
+    """Says when a live input loses packets or its interface goes down; tells the sink what they stand for."""
 
-    def __init__(self, input: Input) -> None:
-        self._input = input
-        self._next = time.monotonic() + WATCH_S
-        self._known = 0
+    def __init__(self, run: Run, sink: Sink[Any]) -> None:
+        self._run = run
+        self._input = run.input
+        self._sink = sink
+        self._next_word = time.monotonic() + WATCH_S
+        self._next_look = time.monotonic() + CORRECT_S
+        self._said = self._corrected = 0
+        self._rest = 0.0
         self._state = "up"
 
     def look(self) -> None:
-        if not self._input.live or time.monotonic() < self._next:
+        now = time.monotonic()
+        if not self._input.live or now < self._next_look:
             return
-        self._next = time.monotonic() + WATCH_S
-        drops = self._input.drops() or {}
-        total = sum(drops.values())
-        if total > self._known:
-            LOG.warning("%s: %d packets dropped by the kernel", self._input.name, total - self._known)
-            self._known = total
+        self._next_look = now + CORRECT_S
+        total = self.correct()
+        if now < self._next_word:
+            return
+        self._next_word = now + WATCH_S
+        if total > self._said:
+            LOG.warning("%s: %d packets dropped by the kernel", self._input.name, total - self._said)
+            self._said = total
         if self._input.state != self._state:
             self._state = self._input.state
             LOG.warning("%s: the interface is %s", self._input.name, self._state)
+
+    def correct(self) -> int:
+        """Packets that were dropped would have made records: as many of them are lost. The drops in all."""
+        drops = self._input.drops()
+        total = 0 if drops is None else sum(drops.values())
+        rows = self._run.rows_of(total - self._corrected)
+        if total > self._corrected and rows is not None:
+            self._corrected = total
+            self._rest += rows
+            whole = int(self._rest)
+            self._rest -= whole
+            if whole:
+                self._sink.lost(whole)
+        return total
