@@ -18,6 +18,20 @@ DESCRIPTION = """Metrics of a pktvisor agent. Upstream's conventions hold: JSON 
 unknown paths, wrong methods and, without the admin API, all routes that change something answer 404 with an
 empty body; a document that cannot be used is answered with 500 and the reason."""
 CONTENT = {"json": "text/json", "text": "text/plain", "html": "text/html"}
+EXAMPLES: dict[str, Schema] = {
+    "Tap": {"visor": {"taps": {"uplink": {"input_type": "pcap", "config": {"iface": "eth0"}}}}},
+    "Policy": {
+        "visor": {
+            "policies": {
+                "traffic": {
+                    "kind": "collection",
+                    "input": {"tap": "uplink", "input_type": "pcap"},
+                    "handlers": {"modules": {"volume": {"type": "net"}, "names": {"type": "dns"}}},
+                }
+            }
+        }
+    },
+}
 BODY_TYPES = ("application/x-yaml", "application/json")
 
 
@@ -61,8 +75,9 @@ def _operation(route: Route, token: bool) -> Schema:
             _parameter(route, part[1:-1]) for part in route.path.split("/") if part[:1] == "{"
         ]
     if route.body:
-        schema = {"$ref": f"#/components/schemas/{'Tap' if 'tap' in route.name else 'Policy'}Document"}
-        found["requestBody"] = {"required": True, "content": {one: {"schema": schema} for one in BODY_TYPES}}
+        kind = "Tap" if "tap" in route.name else "Policy"
+        media = {"schema": _ref(f"{kind}Document"), "example": EXAMPLES[kind]}
+        found["requestBody"] = {"required": True, "content": dict.fromkeys(BODY_TYPES, media)}
     if token and route.admin:
         found["security"] = [{"token": []}]
     return found

@@ -34,7 +34,8 @@ class Route:
     ``path`` has parameters in braces: tap and policy are names, n is digits. ``answers``: status -> what it
     means. ``form`` is that of the answer and of its errors. ``schema`` names the answer's schema in the
     OpenAPI document. ``missing`` is the wire literal of a 404. ``period_status`` is that of a period error.
-    ``admin``: there only with the admin API. ``body``: takes YAML or JSON.
+    ``admin``: there only with the admin API. ``body``: takes YAML or JSON. ``at_once``: answered without a
+    thread, so that it says something also while rendering is slow.
     """
 
     method: str
@@ -49,6 +50,7 @@ class Route:
     period_status: int = 500
     admin: bool = False
     body: bool = False
+    at_once: bool = False
 
     @property
     def error_form(self) -> Form:
@@ -94,7 +96,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET", "/", "landing", "agent", "a page that links what is there", {200: "HTML", 500: FAILED}, "html"
     ),
-    Route("GET", "/healthz", "healthz", "agent", "is the process there?", {200: "yes"}, "text"),
+    Route("GET", "/healthz", "healthz", "agent", "is the process there?", {200: "yes"}, "text", at_once=True),
     Route(
         "GET",
         "/readyz",
@@ -121,6 +123,7 @@ ROUTES: tuple[Route, ...] = (
         "version and time since the start",
         {200: "the program", 500: FAILED},
         schema="App",
+        at_once=True,
     ),
     Route(
         "GET",
@@ -130,6 +133,7 @@ ROUTES: tuple[Route, ...] = (
         "deprecated, always the same answer: use bucket 0",
         {200: "zeros and a warning", 500: FAILED},
         schema="Rates",
+        at_once=True,
     ),
     _default_metrics("bucket", "one period of the policy `default`; 0 is the open one"),
     _default_metrics("window", "the newest n periods of the policy `default`, merged"),
