@@ -5,76 +5,8 @@
 #
 # Needs root, iproute2, tcpdump, dnsmasq, unbound, dig, nginx, curl, dhclient, bird2, ping, mergecap, editcap.
 # The bytes differ from run to run (ports, ids, stamps); the tests take their expectations from tshark, so a new
-# recording needs no other change. Everything runs inside the namespaces and ends with them.
-set -euo pipefail
-
-out=$(realpath -m "${1:-$(dirname "$0")/../captures}")
-mkdir -p "$out"
-tmp=$(mktemp -d)
-chmod 755 "$tmp"
-a=np-a-$$
-b=np-b-$$
-pids=()
-
-finish() {
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-    wait 2>/dev/null || true
-    ip netns del "$a" 2>/dev/null || true
-    ip netns del "$b" 2>/dev/null || true
-    rm -rf "$tmp"
-}
-trap finish EXIT
-
-in_a() { ip netns exec "$a" "$@"; }
-in_b() { ip netns exec "$b" "$@"; }
-# a daemon inside namespace $1, ended at the end
-daemon() {
-    local ns=$1
-    shift
-    ip netns exec "$ns" "$@" >"$tmp/log.${#pids[@]}" 2>&1 &
-    pids+=($!)
-}
-
-ip netns add "$a"
-ip netns add "$b"
-ip link add np0 netns "$a" type veth peer name np0 netns "$b"
-for side in 1 2; do
-    ns=$a
-    [ $side = 2 ] && ns=$b
-    ip -n "$ns" link set lo up
-    # no offloads (checksum, TSO, GSO): frames as a wire would carry them. What ethtool -K does, without ethtool.
-    ip netns exec "$ns" python3 - <<'PY'
-import array, fcntl, socket, struct
-s = socket.socket()
-for command in (0x17, 0x1F, 0x24):
-    value = array.array("B", struct.pack("II", command, 0))
-    fcntl.ioctl(s, 0x8946, struct.pack("16sP", b"np0", value.buffer_info()[0]))
-PY
-    ip -n "$ns" addr add "10.77.0.$side/24" dev np0
-    ip -n "$ns" addr add "fd77::$side/64" dev np0 nodad
-    ip -n "$ns" link set np0 up
-done
-sleep 2 # neighbour discovery of link-local addresses
-
-# record NAME [tcpdump options]: starts; stop: ends and puts the file in place
-record() {
-    name=$1
-    shift
-    ip netns exec "$a" tcpdump -i np0 --immediate-mode -U -w "$tmp/$name" "$@" 2>"$tmp/$name.log" &
-    recorder=$!
-    for _ in $(seq 50); do
-        grep -qs "listening on" "$tmp/$name.log" && break
-        sleep 0.1
-    done
-}
-stop() {
-    sleep 0.5
-    kill -INT "$recorder"
-    wait "$recorder" || true
-    cp "$tmp/$name" "$out/$name"
-    chmod 644 "$out/$name"
-    echo "$name: $(stat -c %s "$out/$name") bytes"
-}
+# recording needs no other change.
+. "$(dirname "$0")/stage.sh"
 
 # ---- name servers: dnsmasq on 10.77.0.2, unbound on port 53 of a second address -----------------------------
 ip -n "$b" addr add 10.77.0.53/24 dev np0
@@ -150,8 +82,7 @@ done
 stop
 
 # several queries on one connection, answers longer than a segment (small MSS by route)
-ip -n "$a" route change 10.77.0.0/24 dev np0 advmss 400 2>/dev/null || true
-ip -n "$b" route change 10.77.0.0/24 dev np0 advmss 400 2>/dev/null || true
+mss 400
 record dns-tcp.pcap 'host 10.77.0.53 or host fd77::53'
 dig_a @10.77.0.53 +tcp +keepopen www.example.test A big.example.test TXT missing.example.test A www.example.test AAAA
 dig_a @10.77.0.53 +tcp www.example.test A
@@ -190,7 +121,7 @@ events { }
 http { access_log off; server { listen 10.77.0.2:80; listen [fd77::2]:80; root $tmp/www; } }
 CONF
 daemon "$b" nginx -c "$tmp/nginx.conf"
-sleep 1
+listening 80
 record http.pcap port 80
 in_a curl -s http://10.77.0.2/page.html http://10.77.0.2/missing >/dev/null || true
 in_a curl -s -g -o /dev/null 'http://[fd77::2]/page.html' || true
