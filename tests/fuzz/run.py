@@ -55,6 +55,7 @@ WEIGHTS = {
     "app_stream": 3,
     "flows": 3,
     "flow_file": 2,
+    "modes": 1,
 }
 
 

@@ -234,5 +234,6 @@ def all_seeds() -> dict[str, list[bytes]]:
         "app_datagram": app_datagram_seeds(),
         "app_stream": app_stream_seeds(),
         "flows": flow_seeds(),
+        "modes": [bytes([n & 7]) + d for n, d in enumerate([*recorded, *frames, *files[::8]])],
         "flow_file": [bytes([n & 255]) + d for n, d in enumerate([*recorded, *frames, *files[::8]])],
     }  # fmt: skip

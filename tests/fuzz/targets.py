@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import json
 import os
 import struct
 from collections.abc import Callable
@@ -309,6 +310,55 @@ def app_stream(data: bytes) -> None:
     assert gaps or seen[0] == seen[1], f"depends on the cutting: {seen}"
 
 
+def lines(got: int, raw: dict[str, bytearray], rows: Any) -> None:
+    """The records as JSON lines: whatever the texts hold, somebody else's parser must read them."""
+    schema = importlib.import_module("netprobe.flow_schema").SCHEMA
+    kinds = {"16u1": "addr", "6u1": "mac"}
+    render = importlib.import_module("netprobe._core.jsonl").JsonLines
+    text = render([(c.name, kinds.get(c.dtype, c.dtype), c.absent) for c in schema]).render(got, raw, rows)
+    found = [json.loads(line) for line in text.split(b"\n")[:-1]]
+    assert len(found) == got
+    for name in rows.names():
+        _, _, present = rows.column(name, got)
+        assert [name in one for one in found] == [bool(there) for there in present], name
+
+
+def modes(data: bytes) -> None:
+    """Any capture through kprobe's dns and radius modes, also as if a Juniper router had mirrored it."""
+    core = importlib.import_module("netprobe._core.mode_reader")
+    capfile = importlib.import_module("netprobe._core.capfile")
+    sources = importlib.import_module("netprobe.inputs.sources")
+    errors = importlib.import_module("netprobe.errors")
+    options = data[0] if data else 0
+    mode = "radius" if options & 1 else "dns"
+    ports = {0: None, 1: [53, 1812, 1813]}[options >> 1 & 1]
+    try:
+        source = sources.open_source(stored(data[1:]))
+    except errors.InputError:
+        return
+    with source:
+        packets = capfile.CaptureReader(source)
+        try:
+            packets.open()
+        except ValueError:
+            return
+        reader = core.ModeReader(packets, mode, ports=ports, mirrored=bool(options & 4))
+        found = 0
+        while not reader.at_end:
+            packed = reader.read()
+            rows = (core.radius_rows if mode == "radius" else core.dns_rows)(packed)
+            assert len(rows) == reader.rows_read
+            found += len(rows)
+            for row in rows:
+                if mode == "dns":
+                    assert row[3] and len(row[2]) in (4, 16) and all(len(a) in (4, 16) for a, _ in row[3]), (
+                        row
+                    )
+                else:
+                    assert row[1] and (row[2] is None or len(row[2]) == 4), row
+        assert reader.stats()["found"] == found
+
+
 def flow_records(path: Path, options: int) -> None:
     """A capture through the flow table with all decoders; nothing may get lost without being counted."""
     capfile = importlib.import_module("netprobe._core.capfile")
@@ -352,6 +402,7 @@ def flow_records(path: Path, options: int) -> None:
                         assert b - a <= 384, name
                         bytes(values[a:b]).decode()
                 rows.column(name, got, True)
+            lines(got, raw, rows)
         stats = native.stats()
     kept = ("filtered_out", "not_ip", "unreadable", "fragments_lost", "packets", "ignored")
     assert stats["framed"] == sum(stats[name] for name in kept), stats
@@ -427,6 +478,7 @@ TARGETS: dict[str, Target] = {
     "app_stream": app_stream,
     "flows": flows,
     "flow_file": flow_file,
+    "modes": modes,
 }
 
 
@@ -443,6 +495,7 @@ def usable(name: str) -> bool:
         "app_stream": "netprobe._core.app_stream",
         "flows": "netprobe._core.flow_reader",
         "flow_file": "netprobe._core.flow_reader",
+        "modes": "netprobe._core.mode_reader",
     }
     try:
         importlib.import_module(needs.get(name, "netprobe._core.engine"))
