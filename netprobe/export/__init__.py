@@ -1,7 +1,8 @@
-"""Where flow records go: sinks behind a thread of their own, and the replay that feeds them.
+"""kprobe at work: where packets come from, what becomes of them, and sinks behind a thread of their own.
 
-`batch` (columns without numpy), `replay` (a capture through the flow table), `sinks` (the thread, `null`),
-`jsonl`, `ipfix`, `kentik`.
+`inputs` (a file, an interface), `runs` (the flow table on one; from there to a sink), `modes` (dns and radius),
+`batch` (columns without numpy), `sinks` (the thread, `null`), `jsonl`, `parquet`, `ipfix`, `kentik`,
+`kentik_modes`.
 """
 
 from netprobe.export.batch import ExportError, FlowBatch

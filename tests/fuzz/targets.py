@@ -312,10 +312,7 @@ def app_stream(data: bytes) -> None:
 
 def lines(got: int, raw: dict[str, bytearray], rows: Any) -> None:
     """The records as JSON lines: whatever the texts hold, somebody else's parser must read them."""
-    schema = importlib.import_module("netprobe.flow_schema").SCHEMA
-    kinds = {"16u1": "addr", "6u1": "mac"}
-    render = importlib.import_module("netprobe._core.jsonl").JsonLines
-    text = render([(c.name, kinds.get(c.dtype, c.dtype), c.absent) for c in schema]).render(got, raw, rows)
+    text = importlib.import_module("netprobe.export.jsonl").json_rows().render(got, raw, rows)
     found = [json.loads(line) for line in text.split(b"\n")[:-1]]
     assert len(found) == got
     for name in rows.names():

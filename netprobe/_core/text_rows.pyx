@@ -1,4 +1,4 @@
-"""Flow records as JSON lines: numbers, addresses and texts to bytes, without a Python object in between."""
+"""Flow records as lines of text, whatever stands between the values, without a Python object per value."""
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stddef cimport size_t
@@ -44,7 +44,11 @@ for _i in range(100):
 
 cdef struct Key:
     uint32_t n
-    char text[KEY_MAX]           # ,"name":
+    char text[KEY_MAX]           # what stands before a value
+
+cdef struct Escape:
+    uint8_t n                    # 0: the byte itself
+    char text[ESCAPED]
 
 cdef struct Member:
     Key key
@@ -116,51 +120,46 @@ cdef inline uint8_t *put_address(uint8_t *out, const uint8_t *addr, bint six) no
     return out + 1
 
 
-cdef uint8_t *put_text(uint8_t *out, const uint8_t *text, uint32_t n) noexcept nogil:
-    """RFC 8259, section 7; UTF-8 stays as it is."""
+cdef uint8_t *put_text(uint8_t *out, const uint8_t *text, uint32_t n, const Escape *escapes) noexcept nogil:
+    cdef const Escape *e
     cdef uint32_t i
-    cdef uint8_t c
     out[0] = c'"'
     out += 1
     for i in range(n):
-        c = text[i]
-        if c == c'"' or c == c'\\':
-            out[0] = c'\\'
-            out[1] = c
-            out += 2
-        elif c < 0x20:
-            memcpy(out, b"\\u00", 4)
-            out[4] = HEX[c >> 4]
-            out[5] = HEX[c & 15]
-            out += 6
-        else:
-            out[0] = c
+        e = &escapes[text[i]]
+        if e.n == 0:
+            out[0] = text[i]
             out += 1
+        else:
+            memcpy(out, e.text, ESCAPED)
+            out += e.n
     out[0] = c'"'
     return out + 1
 
 
-cdef int make_key(Key *key, str name, bint first) except -1:
-    text = f'{"{" if first else ","}"{name}":'.encode()
+cdef int make_key(Key *key, bytes text) except -1:
     if len(text) > KEY_MAX:
-        raise ValueError(name)
+        raise ValueError(text)
     key.n = <uint32_t>len(text)
     memcpy(key.text, <const char *>text, len(text))
     return 0
 
 
-cdef class JsonLines:
-    """Renders columns of flow records as JSON lines."""
+cdef class TextRows:
+    """Renders columns of flow records as lines of text."""
     cdef Member *members
     cdef uint32_t n
     cdef list names
     cdef list sizes
     cdef Key keys[APPS][SLOTS]
+    cdef Escape escapes[256]
+    cdef Key absent
+    cdef Key end
     cdef uint8_t *out
     cdef size_t room
     cdef size_t row_max          # most bytes of a row without application fields
 
-    def __cinit__(self, columns):
+    def __cinit__(self, columns, fields, *, bytes absent, bytes end, escapes):
         cdef uint32_t i
         self.n = <uint32_t>len(columns)
         self.members = <Member *>calloc(self.n + 1, sizeof(Member))
@@ -168,25 +167,33 @@ cdef class JsonLines:
             raise MemoryError
         self.names = []
         self.sizes = []
-        for i, (name, kind, absent) in enumerate(columns):
+        for i, (name, before, kind, unknown) in enumerate(columns):
             if kind not in KINDS:
                 raise ValueError(f"{name}: {kind}")
             self.members[i].kind, size = KINDS[kind]
-            self.members[i].has_absent = absent is not None
-            self.members[i].absent = 0 if absent is None else absent
-            make_key(&self.members[i].key, name, i == 0)
+            self.members[i].has_absent = unknown is not None
+            self.members[i].absent = 0 if unknown is None else unknown
+            make_key(&self.members[i].key, before)
             self.names.append(name)
             self.sizes.append(size)
-        self.row_max = <size_t>self.n * (KEY_MAX + VALUE_MAX) + KEY_MAX + 8
-        for name, (kind, app, slot) in APP_COLUMNS.items():
-            make_key(&self.keys[<int>app][<int>FIRST_SLOT[kind] + <int>slot], name, False)
+        self.row_max = <size_t>self.n * (KEY_MAX + VALUE_MAX) + 2 * KEY_MAX
+        for name, before in fields.items():
+            kind, app, slot = APP_COLUMNS[name]
+            make_key(&self.keys[<int>app][<int>FIRST_SLOT[kind] + <int>slot], before)
+        make_key(&self.absent, absent)
+        make_key(&self.end, end)
+        for byte, text in escapes.items():
+            if not 0 <= byte < 256 or not 0 < len(text) <= ESCAPED:
+                raise ValueError(f"{byte}: {text}")
+            self.escapes[<int>byte].n = <uint8_t>len(text)
+            memcpy(self.escapes[<int>byte].text, <const char *><bytes>text, len(text))
 
     def __dealloc__(self):
         free(self.members)
         free(self.out)
 
     def render(self, Py_ssize_t rows, columns, AppRows apps=None):
-        """One object per row, with what `apps` has for it behind the columns."""
+        """One line per row, with what `apps` has for it behind the columns."""
         cdef Py_buffer *views = <Py_buffer *>calloc(self.n + 2, sizeof(Py_buffer))
         cdef uint32_t held = 0, i
         cdef const uint8_t *l3
@@ -222,9 +229,7 @@ cdef class JsonLines:
                     if at < end and entry.row == row:
                         used = self.put_fields(used, entry)
                         at += entry.size
-                    self.out[used] = c'}'
-                    self.out[used + 1] = c'\n'
-                    used += 2
+                    used = <size_t>(put_key(self.out + used, &self.end) - self.out)
             if failed:
                 raise MemoryError
             return PyBytes_FromStringAndSize(<const char *>self.out, used)
@@ -273,8 +278,7 @@ cdef class JsonLines:
                 out = put_mac(out, m.data + row * MAC_BYTES)
                 continue
             if m.has_absent and <int64_t>value == m.absent:
-                memcpy(out, b"null", 4)
-                out += 4
+                out = put_key(out, &self.absent)
             else:
                 out = put_number(out, value)
         return <size_t>(out - self.out)
@@ -288,7 +292,7 @@ cdef class JsonLines:
             if e.has >> i & 1 and keys[i].n:
                 out = put_key(out, &keys[i])
                 if i < TEXTS:
-                    out = put_text(out, text, e.text_len[i])
+                    out = put_text(out, text, e.text_len[i], self.escapes)
                 elif i < TEXTS + NUMS:
                     out = put_number(out, e.num[i - TEXTS])
                 else:
