@@ -415,14 +415,23 @@ def test_receiver_of_otlp_that_is_not_there(alone: netns.Namespace, tmp_path: Pa
 
 
 @pytest.mark.parametrize("package", ["uvicorn", "yaml"])
-def test_without_the_extra(package: str, tmp_path: Path) -> None:
+def test_without_the_extra(package: str) -> None:
     """A plain `pip install` lacks what only the agent needs: the message says what to install."""
-    (tmp_path / f"{package}.py").write_text(f"raise ModuleNotFoundError('gone', name={package!r})")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = run("--admin-api", "-p", "0", env=environment, cwd=tmp_path)
+    hide = (
+        "import sys\nclass Hide:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.partition('.')[0] == {package!r}:\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+    )
+    done = run_code(f"{hide}sys.meta_path.insert(0, Hide())\n", "--admin-api", "-p", "0")
     assert done.returncode == 1
     assert "pip install 'netprobe-suite[agent]'" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def run_code(before: str, *argv: str) -> subprocess.CompletedProcess[str]:
+    code = before + "import sys\nfrom netprobe.cli.pktvisord import main\nsys.exit(main())"
+    return subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, timeout=60)
 
 
 # --- privileges --------------------------------------------------------------------------------------------

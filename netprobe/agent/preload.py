@@ -8,6 +8,7 @@ which costs some tenths of a second; everywhere else nothing is.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import logging
 import os
 import pkgutil
@@ -15,13 +16,15 @@ import signal
 from pathlib import Path
 from types import ModuleType
 
-import netprobe
 from netprobe.agent.privileges import User, drop
+from netprobe.errors import ConfigError
 
-__all__ = ["load_everything", "reachable"]
+__all__ = ["check_installed", "load_everything", "reachable"]
 
 LOG = logging.getLogger("netprobe.agent")
 
+#: what only an agent needs: an extra of the distribution
+EXTRA = ("uvicorn", "starlette", "h11", "yaml")
 #: parts of netprobe that an agent uses; the others bring heavy libraries
 PARTS = ("_core", "agent", "handlers", "inputs", "metrics", "policy")
 #: of other libraries, what they load late
@@ -35,6 +38,13 @@ LATE = (
 )
 
 
+def check_installed() -> None:
+    """ConfigError when a library is missing that will be needed later."""
+    for name in EXTRA:
+        if _file_of(name) is None:
+            raise ConfigError(f"the Python package {name} is missing: pip install 'netprobe-suite[agent]'")
+
+
 def reachable(user: User | None) -> bool:
     """Can code still be read once the privileges are dropped? A child process tries it out."""
     child = os.fork()
@@ -44,17 +54,26 @@ def reachable(user: User | None) -> bool:
     try:
         signal.alarm(10)
         drop(user)
-        for module in (os, netprobe, importlib.import_module("uvicorn")):
-            _look_at(module)
+        for name in ("os", "netprobe", *EXTRA):
+            _look_at(name)
         os._exit(0)
     except BaseException:
         os._exit(1)
 
 
-def _look_at(module: ModuleType) -> None:
-    path = Path(module.__file__ or "/")
+def _look_at(name: str) -> None:
+    path = Path(_file_of(name) or "/nowhere")
     with path.open("rb"):
         next(path.parent.iterdir())
+
+
+def _file_of(name: str) -> str | None:
+    """Where a module would be loaded from; None: nowhere."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except ImportError:
+        return None
+    return spec.origin if spec is not None else None
 
 
 def load_everything() -> None:

@@ -25,6 +25,7 @@ from netprobe.agent.options import Options, absolute_paths, changed, read_config
 from netprobe.errors import ConfigError, NetprobeError
 
 if TYPE_CHECKING:
+    from netprobe.agent.listening import Listener
     from netprobe.agent.otlp import OtlpPusher
     from netprobe.agent.web import Server
     from netprobe.geo import GeoNames
@@ -101,8 +102,6 @@ def _reason(problem: Exception) -> str:
     LOG.debug("traceback", exc_info=problem)
     if isinstance(problem, MemoryError):
         return "out of memory"
-    if isinstance(problem, ModuleNotFoundError) and not (problem.name or "").startswith("netprobe"):
-        return f"the Python package {problem.name} is missing: pip install 'netprobe-suite[agent]'"
     return f"internal error: {type(problem).__name__}: {problem} (-v shows where)"
 
 
@@ -157,13 +156,14 @@ class Service:
 
     def start(self) -> None:
         """Everything runs when this returns. NetprobeError says in one line why it does not."""
-        from netprobe.agent.preload import load_everything, reachable
+        from netprobe.agent.listening import Listener
+        from netprobe.agent.preload import check_installed, load_everything, reachable
         from netprobe.agent.privileges import drop, find_user
-        from netprobe.agent.web import Server, create_app
         from netprobe.policy.manager import Manager
 
         options = self.options
         LOG.debug("netprobe %s starts as process %d", __version__, os.getpid())
+        check_installed()
         user = find_user(options.user) if options.user else None
         if options.pid_file:
             self._pid_file = PidFile(options.pid_file)
@@ -179,17 +179,8 @@ class Service:
             tls = checked_pair("--tls", options.tls_cert, options.tls_key)
         if options.otel:
             self._pusher = _pusher(manager, options)
-        app = create_app(
-            manager,
-            admin=options.admin_api,
-            admin_token=token,
-            prom_instance=options.prom_instance,
-            prom_style=options.prom_style,
-            stop=self._stop_by_request,
-            version=__version__,
-        )
-        self._server = Server(app, options.host, options.port, tls=tls)
-        self._server.start()
+        listener = Listener(options.host, options.port, tls)
+        listener.open()
         if not reachable(user):
             load_everything()
         kept = drop(user)
@@ -201,8 +192,24 @@ class Service:
         elif options.bpf or options.host_spec:
             LOG.warning("-b and -H are for the default policy: without IFACE they have no effect")
         if self._pusher is not None:
-            app.health.extra.append(self._pusher)
             self._pusher.start()
+        self._start_web(listener, token)
+
+    def _start_web(self, listener: Listener, token: str | None) -> None:
+        """Last, because packets are counted while this loads; who connects meanwhile is answered then."""
+        from netprobe.agent.web import Server, create_app
+
+        assert self._manager is not None
+        app = create_app(
+            self._manager,
+            admin=self.options.admin_api,
+            admin_token=token,
+            prom_instance=self.options.prom_instance,
+            prom_style=self.options.prom_style,
+            stop=self._stop_by_request,
+            version=__version__,
+        )
+        self._server = Server(app, listener=listener)
         self._web = threading.Thread(target=self._serve_web, name="web", daemon=True)
         self._web.start()
 
