@@ -61,7 +61,8 @@ cdef class Feed:
     cdef int locks
     cdef Command *first                # oldest
     cdef Command *last
-    cdef int waiting                   # atomic: there is a command
+    cdef int waiting                   # atomic: commands in the mailbox
+    cdef int pressed                   # the source had packets when it was last asked
     cdef int running
     cdef int stopping
     # what came by

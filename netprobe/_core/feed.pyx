@@ -36,6 +36,8 @@ cdef enum:
     NS = 1000000000
     # a ring hands its packets on late; the clock alone ends a period when nothing of it can be on the way any more
     GRACE = 250000000
+    # how long commands may keep packets waiting that have come
+    BUDGET = 4000000
     # so that the latest second of a rate has all its packets, too
     RATE_GRACE = 100000000
 
@@ -285,6 +287,7 @@ cdef class Feed:
             if np_flag_get(&self.waiting):
                 self.serve()
             n = self.source.next_batch(b)
+            self.pressed = n != 0
             if n == 0:
                 if not self.recorded:
                     self.beat(self.clock.now() - GRACE)
@@ -364,21 +367,23 @@ cdef class Feed:
     # ------------------------------------------------------------------ the mailbox
 
     cdef void serve(self) noexcept nogil:
-        """Obey what is in the mailbox."""
+        """Obey what is in the mailbox; when packets wait, no longer than that the ring does not notice."""
         cdef Command *c
-        cdef Command *following
-        cdef int64_t began, spent
+        cdef int64_t began, now, spent
+        cdef int64_t start = read_clock(CLOCK_MONOTONIC)
+        began = start
         pthread_mutex_lock(&self.mutex)
-        c = self.first
-        self.first = NULL
-        self.last = NULL
-        np_flag_set(&self.waiting, 0)
-        pthread_mutex_unlock(&self.mutex)
-        while c != NULL:
-            following = c.next
-            began = read_clock(CLOCK_MONOTONIC)
+        while self.first != NULL:
+            c = self.first
+            self.first = c.next
+            if self.first == NULL:
+                self.last = NULL
+            np_flag_set(&self.waiting, self.waiting - 1)
+            pthread_mutex_unlock(&self.mutex)
             self.obey(c)
-            spent = read_clock(CLOCK_MONOTONIC) - began
+            now = read_clock(CLOCK_MONOTONIC)
+            spent = now - began
+            began = now
             if spent > self.longest_command:
                 self.longest_command = spent
             self.commands += 1
@@ -386,8 +391,9 @@ cdef class Feed:
             # from here on the command is no longer ours
             c.done = 1
             pthread_cond_broadcast(&self.cond)
-            pthread_mutex_unlock(&self.mutex)
-            c = following
+            if self.pressed and now - start > BUDGET:
+                break
+        pthread_mutex_unlock(&self.mutex)
 
     cdef void obey(self, Command *c) noexcept nogil:
         cdef uint32_t i
@@ -431,7 +437,7 @@ cdef class Feed:
         else:
             self.last.next = c
         self.last = c
-        np_flag_set(&self.waiting, 1)
+        np_flag_set(&self.waiting, self.waiting + 1)
         pthread_mutex_unlock(&self.mutex)
         return 1
 
@@ -575,6 +581,7 @@ cdef class Feed:
             "longest_batch_ns": self.longest_batch,
             "longest_command_ns": self.longest_command,
             "commands": self.commands,
+            "queue": self.waiting,
         }
 
     def reset_longest(self):
