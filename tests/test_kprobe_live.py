@@ -62,11 +62,24 @@ def kentik(
         yield server, urls
 
 
-def shark(path: Path, expression: str, *names: str) -> list[list[str]]:
+def shark(path: Path, expression: str, *names: str, first: bool = True) -> list[list[str]]:
     args = [x for name in names for x in ("-e", name)]
     prefs = ["-o", "ip.defragment:FALSE", "-o", "tcp.desegment_tcp_streams:FALSE"]
     out = subprocess.run(
-        ["tshark", "-r", path, *prefs, "-Y", expression, "-T", "fields", "-E", "separator=|", *FIRST, *args],
+        [
+            "tshark",
+            "-r",
+            path,
+            *prefs,
+            "-Y",
+            expression,
+            "-T",
+            "fields",
+            "-E",
+            "separator=|",
+            *FIRST[: 2 * first],
+            *args,
+        ],
         capture_output=True,
         text=True,
         check=True,
@@ -512,3 +525,80 @@ def test_promiscuous_and_cut(tmp_path: Path) -> None:
     assert {r["app"] for r in records} == {2}
     assert not [r for r in records if "http_url" in r]
     assert not [r for r in records if r["out_retransmits"] or r["in_retransmits"]]
+
+
+NGINX = """
+daemon off; pid {folder}/pid; error_log stderr; events {{}}
+http {{
+  access_log off; client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
+  uwsgi_temp_path {folder}; scgi_temp_path {folder};
+  server {{ listen 80; location / {{ return 200 "hello"; }} location /gone {{ return 410; }} }}
+}}
+"""
+
+
+@pytest.mark.tool("nginx", "curl", "openssl", "dnsmasq", "dig")
+def test_real_servers(tmp_path: Path) -> None:
+    """Keep-alive and pipelined HTTP, TLS 1.2 and 1.3, DNS: what tshark reads out of the same packets."""
+    beside, out, config = tmp_path / "beside.pcap", tmp_path / "out", tmp_path / "nginx.conf"
+    config.write_text(NGINX.format(folder=tmp_path))
+    cert = [f"{tmp_path}/cert.pem", f"{tmp_path}/key.pem"]
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x", "-days", "2"]
+    subprocess.run([*make, "-out", cert[0], "-keyout", cert[1]], check=True, capture_output=True)
+    with netns.pair(addresses=True, ipv6=False) as (client, server):
+        server.popen("nginx", "-c", str(config), "-e", "stderr")
+        server.popen("openssl", "s_server", "-accept", "443", "-cert", cert[0], "-key", cert[1], "-quiet")
+        server.popen(
+            "dnsmasq", "--keep-in-foreground", "--no-resolv", "--no-hosts", "--conf-file=/dev/null",
+            "--address=/example.test/192.0.2.80", "--log-facility=-", "--pid-file=", "--user=root",
+        ).wait_for("started")  # fmt: skip
+        listening = ("ss", "-Hltn")
+        netns.until(
+            lambda: {":80 ", ":443 "} <= set(re.findall(r":(?:80|443) ", server.run(*listening).stdout))
+        )
+        capture = server.capture(beside, OURS)
+        run = start(server, "--export", "jsonl", "--output", str(out), "--filter", OURS)
+        web = f"http://{server.address}"
+        client.run("curl", "-sS", f"{web}/a?b=c", f"{web}/second", f"{web}/gone")
+        with client.inside(), socket.create_connection((server.address, 80)) as pipeline:
+            request = "GET /{} HTTP/1.1\r\nHost: pipe\r\nConnection: {}\r\n\r\n"
+            text = [request.format(i, "close" if i == 4 else "keep-alive") for i in range(5)]
+            pipeline.sendall("".join(text).encode())
+            while pipeline.recv(65536):
+                pass
+        for version in ("-tls1_2", "-tls1_3"):
+            argv = [
+                "openssl",
+                "s_client",
+                "-connect",
+                f"{server.address}:443",
+                version,
+                "-servername",
+                "name.test",
+            ]
+            client.run(*argv, input="Q\n")
+        client.run("dig", "+tries=1", f"@{server.address}", "www.example.test")
+        netns.settled(capture.count)
+        finish(run)
+        capture.finish()
+    records = lines(out)
+    assert totals(records) == sums(beside)
+    asked: Counter[str] = Counter()
+    for (uris,) in shark(beside, "http.request", "http.request.uri", first=False):
+        asked.update(uris.split(","))
+    got = Counter(r["http_url"] for r in records if "http_url" in r and "http_status" not in r)
+    assert got == asked
+    assert len(got) == 8
+    answered = Counter(r["http_url"] for r in records if "http_status" in r)
+    assert answered == asked
+    assert {r["http_url"]: r["http_status"] for r in records if "http_status" in r}["/gone"] == 410
+    hellos = shark(beside, "tls.handshake.type == 2", "tls.handshake.ciphersuite", "tls.handshake.version")
+    wanted = {(int(suite, 0), int(version, 0)) for suite, version in hellos}
+    seen = {(r["tls_cipher_suite"], r["tls_server_version"]) for r in records if "tls_cipher_suite" in r}
+    assert seen == wanted
+    assert len(wanted) == 2
+    assert {r["tls_server_name"] for r in records if "tls_server_name" in r} == {"name.test"}
+    (reply,) = [r for r in records if "dns_response" in r]
+    assert (reply["dns_query"], reply["dns_response"]) == ("www.example.test", "192.0.2.80/A")
+    (taken,) = shark(beside, "dns.flags.response == 1", "dns.time")
+    assert reply["appl_latency_ms"] == int(float(taken[0]) * 1000)
