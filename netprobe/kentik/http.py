@@ -59,7 +59,7 @@ class Credentials:
         email = email if email is not None else environment.get("KENTIK_EMAIL")
         token = token if token is not None else environment.get("KENTIK_TOKEN")
         if email is None:
-            raise ConfigError("--email (or KENTIK_EMAIL) is required")
+            raise ConfigError("--email (or KENTIK_EMAIL) is required; --export jsonl needs no account")
         if token is None:
             raise ConfigError("--token (or KENTIK_TOKEN) is required")
         return cls(email, token)
