@@ -475,6 +475,12 @@ def test_interfaces_can_still_be_opened(alone: netns.Namespace) -> None:
     assert agent.stop() == 0
 
 
+def test_where_code_can_be_read_it_is_loaded_late() -> None:
+    code = "from netprobe.agent.preload import reachable; print(reachable(None))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
+    assert done.stdout == "True\n"
+
+
 @root
 def test_code_below_a_home_that_root_may_not_enter(alone: netns.Namespace) -> None:
     """`sudo .venv/bin/pktvisord` below a home directory of mode 0700: all code is loaded in time."""
