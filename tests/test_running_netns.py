@@ -182,7 +182,7 @@ def test_losses_add_up_when_the_ring_overflows(mix: Path, monkeypatch: pytest.Mo
         stats = stream.stats()
         documents = [document(one) for one in sets]
     assert stats["losses"]["os_drops"] > 0
-    assert stats["packets"] + stats["losses"]["os_drops"] + stats["losses"].get("ring_losses", 0) == sent
+    assert stats["packets"] + stats["losses"]["os_drops"] + stats["losses"]["ring_losses"] == sent
     for seen in documents:
         # each policy has the drops of the capture, and its packets
         assert seen["packets"]["total"] == stats["packets"]
@@ -242,6 +242,21 @@ def test_an_interface_that_vanishes_and_returns(captures: Path, caplog: pytest.L
         # the first ones may come before it is listened to again
         netns.until(again, "packets of the new interface")
         assert document(handlers)["packets"]["total"] == document(late)["packets"]["total"] + sent
+
+
+def test_an_interface_that_is_switched_off_and_on(captures: Path, caplog: pytest.LogCaptureFixture) -> None:
+    handlers = handlers_of("net")
+    caplog.set_level(logging.WARNING, "netprobe.input")
+    with netns.pair() as (sender, receiver), running(receiver, handlers) as stream:
+        receiver.ip("link", "set", receiver.iface, "down")
+        netns.until(lambda: f"{receiver.iface} is down" in caplog.text, "a line about it")
+        assert stream.running
+        receiver.ip("link", "set", receiver.iface, "up")
+        netns.until(lambda: f"{receiver.iface} is up" in caplog.text, "a line about it")
+        netns.until(lambda: netns.carrier(sender, sender.iface), "the wire is up")
+        sent = sender.replay(captures / "dns-udp.pcap")
+        netns.until(lambda: document(handlers)["packets"]["total"] >= sent, "all packets")
+        assert document(handlers)["packets"]["total"] == sent
 
 
 def test_a_silent_wire_is_cheap_and_stops_at_once() -> None:

@@ -112,8 +112,11 @@ class InputStream:
             self._read_drops()
             with self._drops_lock:
                 opened, self._opened = self._opened, None
-            if opened is not None:
-                opened.close()
+                if opened is not None:
+                    opened.close()
+                    if opened.drops is not None:
+                        # what was in the ring and will not be read any more is known now
+                        self._latest = self._totals(opened.drops())
             self._feed.finish()
 
     def attach(self, handlers: HandlerSet) -> None:
@@ -235,10 +238,12 @@ class InputStream:
             opened = self._opened
             if opened is None or opened.drops is None:
                 return
-            found = opened.drops()
-            self._latest = {key: self._base[key] + int(found.get(key, 0)) for key in READINGS}
-            latest = tuple(self._latest[key] for key in READINGS)
+            self._latest = self._totals(opened.drops())
+            latest = [self._latest[key] for key in READINGS]
         self._feed.reading(*latest)
+
+    def _totals(self, found: Mapping[str, int]) -> dict[str, int]:
+        return {key: self._base.get(key, 0) + int(value) for key, value in found.items()}
 
     # --- what others want to know ---
 
@@ -261,8 +266,8 @@ class InputStream:
     def stats(self) -> dict[str, Any]:
         """Packets, losses by stage, and what the capture thread used.
 
-        ``losses`` has the capture's own (``os_drops``, ``if_drops``), what decoding lost, and what handler
-        sets lost above L3, added up.
+        ``losses`` has the capture's own (``os_drops``, ``if_drops``, ``ring_losses``), what decoding lost,
+        and what handler sets lost above L3, added up.
         """
         found = self._feed.stats()
         losses: dict[str, int] = {"cut_by_snaplen": found.pop("cut_by_snaplen")}
@@ -273,11 +278,9 @@ class InputStream:
                 losses[key] = losses.get(key, 0) + value
         with self._drops_lock:
             opened = self._opened
-            latest = dict(self._latest)
             if opened is not None and opened.drops is not None:
-                drops = opened.drops()
-                for key, value in drops.items():
-                    latest[key] = self._base.get(key, 0) + int(value)
+                self._latest = self._totals(opened.drops())
+            latest = dict(self._latest)
         found["received"] = latest.pop("received")
         found["losses"] = {**latest, **losses}
         found["cpu_seconds"] = self._cpu()
