@@ -199,6 +199,7 @@ cdef struct FlowTable:
     # the caller's
     uint64_t room                # records that may still go out; flow_update and passes stop short of it
     void *ctx
+    FlowRecord *place            # where the next record is made; NULL: it lives only during on_record
     record_fn on_record
     packet_fn on_packet          # may be NULL, like the next two
     classify_fn classify

@@ -246,22 +246,19 @@ cdef inline void tracker_drop(FlowTable *t, FlowCell *c) noexcept nogil:
 
 # --- records -------------------------------------------------------------------------------------------------------
 
-cdef inline uint64_t half_id(const uint64_t *addr, uint16_t port, const uint8_t *mac) noexcept nogil:
+cdef inline uint64_t half_id(const uint64_t *addr, uint16_t port, const uint8_t *mac, uint64_t seed) noexcept nogil:
     cdef uint64_t m = 0
     memcpy(&m, mac, 6)
-    return mix64(mix64(m ^ <uint64_t>port << 48) ^ addr[0]) + mix64(addr[1] + 1)
+    m = (m | <uint64_t>port << 48) * <uint64_t>0x9e3779b97f4a7c15ULL
+    return mix64((addr[0] ^ seed) + m + addr[1] * <uint64_t>0xd6e8feb86659fd93ULL)
 
 
 cdef uint32_t connection_id(const FlowTable *t, const FlowCell *c) noexcept nogil:
     """Keyed hash of both ends, MACs and VLAN; equal for both directions (spec 5.2)."""
-    cdef uint64_t a, b, h
+    cdef uint64_t h
     if c.proto != PROTO_TCP and c.proto != PROTO_UDP:
         return 0
-    a = half_id(c.src, c.sport, c.smac)
-    b = half_id(c.dst, c.dport, c.dmac)
-    h = mix64(t.config.seed ^ 0x5bd1e995)
-    h = mix64(h + (b if c.tag & 1 else a))
-    h = mix64(h ^ (a if c.tag & 1 else b))
+    h = half_id(c.src, c.sport, c.smac, t.config.seed) + half_id(c.dst, c.dport, c.dmac, t.config.seed)
     h = mix64(h + (<uint64_t>c.vlan << 8) + c.proto)
     return <uint32_t>(h >> 32) | (1 if h >> 32 == 0 else 0)
 
@@ -317,7 +314,8 @@ cdef void export(FlowTable *t, uint32_t i, int reason, const void *app_fields, i
     """Send a flow's counters: of one cell, or of the pair that it leads."""
     cdef FlowCell *c = &t.cells[i]
     cdef FlowCell *p = NULL
-    cdef FlowRecord r
+    cdef FlowRecord made
+    cdef FlowRecord *r = t.place if t.place != NULL else &made
     cdef int at = 0
     if t.config.bidirectional:
         if c.peer != FLOW_NIL:
@@ -365,16 +363,16 @@ cdef void export(FlowTable *t, uint32_t i, int reason, const void *app_fields, i
             r.first = p.first
         if p.packets and (p.last > r.last or not c.packets):
             r.last = p.last
-        side_of(t, c, &r.side[0], &r)
-        side_of(t, p, &r.side[1], &r)
+        side_of(t, c, &r.side[0], r)
+        side_of(t, p, &r.side[1], r)
     else:
         no_side(&r.side[1 - at])
-        side_of(t, c, &r.side[at], &r)
+        side_of(t, c, &r.side[at], r)
     t.records += 1
     t.by_reason[reason] += 1
     t.room -= 1 if t.room else 0
     if t.on_record != NULL:
-        t.on_record(t.ctx, &r)
+        t.on_record(t.ctx, r)
 
 
 cdef void flow_export_now(FlowTable *t, uint32_t cell, const void *app_fields, int64_t appl_ms) noexcept nogil:
@@ -813,7 +811,7 @@ cdef uint32_t flow_update(FlowTable *t, FlowPacket *v, uint32_t n) noexcept nogi
                 if t.room < FLOW_ROOM:
                     return i
                 count(t, &v[i])
-                if flow_tick(t, v[i].ts):
+                if (v[i].ts >= t.next_pass or t.next_pass - v[i].ts > STATE_IDLE) and flow_tick(t, v[i].ts):
                     return i + 1
         at += GROUP
 

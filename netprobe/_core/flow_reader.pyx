@@ -81,12 +81,12 @@ REASONS = ("idle", "active", "schedule", "decoded", "evicted", "end")
 cdef void keep_record(void *ctx, const FlowRecord *r) noexcept nogil:
     # the table stops short of a full stage (room)
     cdef FlowStage *s = <FlowStage *>ctx
-    cdef FlowRecord *kept = &s.records[s.n]
+    cdef FlowRecord *kept = &s.records[s.n]       # made there
     cdef AppEntry *place = <AppEntry *>(s.fields + s.fields_used)
     cdef const AppEntry *note = NULL
-    kept[0] = r[0]
     kept.app = <uint8_t>app_number(r.app)
     s.n += 1
+    s.apps.table.place = &s.records[s.n]
     if r.app_fields != NULL:
         s.fields_used += entry_pack(place, <const AppRecord *>r.app_fields)
         kept.app_fields = place
@@ -214,6 +214,7 @@ cdef class FlowReader:
         finally:
             free(ports)
         self.table.classify = on_classify
+        a.table = &self.table
         if a.decoders:
             a.whole_only = self.table.config.schedule
             if apps_init(a, &self.table, self.table.config.capacity, &self.config, &self.stats_) < 0:
@@ -375,6 +376,7 @@ cdef class FlowReader:
         self.stage.n = self.stage.used = 0
         self.stage.fields_used = 0
         self.table.room = STAGE_RECORDS
+        self.table.place = self.stage.records
         self.stage.apps.room = STAGE_ROOM - 2 * STAGE_RECORDS
 
     cdef int pump(self) except -1:
