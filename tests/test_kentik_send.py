@@ -508,6 +508,21 @@ def test_dns_document_s_example() -> None:
     assert encode_dns([RESPONSE._replace(answers=[])]) == b""
 
 
+def test_dns_is_message_pack_of_any_size() -> None:
+    """Names, numbers and lists at the borders of MessagePack's forms, as msgpack reads and writes them."""
+    for size in (0, 1, 31, 32, 255, 256, 70_000):
+        for ttl in (0, 127, 128, 255, 256, 65535, 65536, (1 << 32) - 1):
+            for count in (1, 15, 16, 300):
+                answers = [(bytes(16), ttl)] * count
+                packed = encode_dns(
+                    [DnsResponse("é"[: size % 2] + "x" * (size - size % 2), bytes(4), answers)]
+                )
+                document = msgpack.unpackb(packed)
+                assert [a["TTL"] for a in document["Answers"]] == [ttl] * count
+                assert len(document["Question"]["Name"]) == size
+                assert msgpack.packb(document) == packed
+
+
 @pytest.fixture
 def dns_server() -> Iterator[KentikServer]:
     with serve(mode="dns") as running:

@@ -16,7 +16,7 @@ from netprobe.linktypes import name_of
 __all__ = ["FileInput", "Input", "LiveInput", "check_interface", "filter_compiler"]
 
 #: upstream asks libpcap for 100,000,000 bytes
-RING_MB = 96
+RING_MB = (96, 32, 8)
 
 LOG = logging.getLogger("kprobe")
 
@@ -148,9 +148,22 @@ class LiveInput:
         # 3.4: without a MAC there is no direction; loopback has one of zeros, and everything comes in
         has_mac = known is not None and len(known.mac) == 6 and (any(known.mac) or known.loopback)
         self.mac = known.mac if known is not None and has_mac else None
-        self._capture = open_live(
-            interface, filter=filter or None, snaplen=snaplen, promisc=promisc, ring_mb=RING_MB, fanout=fanout
-        )
+        for ring_mb in RING_MB:
+            try:
+                self._capture = open_live(
+                    interface,
+                    filter=filter or None,
+                    snaplen=snaplen,
+                    promisc=promisc,
+                    ring_mb=ring_mb,
+                    fanout=fanout,
+                )
+                break
+            except InputError as error:
+                # little memory, as in some containers: less room is better than none
+                if "ring buffer" not in str(error) or ring_mb == RING_MB[-1]:
+                    raise
+                LOG.warning("%s", error)
         self.source: Any = self._capture.source
         LOG.debug("interface: %s", known)
         if fanout is not None:

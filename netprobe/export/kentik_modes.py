@@ -16,6 +16,8 @@ __all__ = ["DnsSink", "TagSink"]
 
 #: packet time between two hand-overs of bindings
 FLUSH_NS = 1_000_000_000
+#: users in one request
+REQUEST_MOST = 10_000
 WAIT_S = 30.0
 LOOK_S = 0.02
 
@@ -100,6 +102,9 @@ class TagSink(_Sink):
             if late or self._users.get(user, starts) != starts:
                 self._flush()
             if self._since is None:
+                self._since, self._since_s = time_ns, time.monotonic()
+            if len(self._upserts) + len(self._deletes) >= REQUEST_MOST:
+                self._flush()
                 self._since, self._since_s = time_ns, time.monotonic()
             self._users[user] = starts
             if address is not None:

@@ -247,7 +247,7 @@ class Client:
         return self.flows.stats()
 
     def dns(self) -> DnsSender:
-        """The sender of dns mode, running from the first call on. ConfigError without msgpack."""
+        """The sender of dns mode, running from the first call on."""
         if self._dns is None:
             session = self.settings.session(environment=True)
             self._dns = DnsSender(

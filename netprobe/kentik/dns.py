@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from netprobe.errors import ConfigError
 from netprobe.kentik.endpoints import origin
 from netprobe.kentik.errors import RequestFailed
 from netprobe.kentik.http import Answer, Backoff, Session
@@ -36,28 +35,56 @@ class DnsResponse(NamedTuple):
 
 def encode(responses: Sequence[DnsResponse]) -> bytes:
     """MessagePack maps one after another; responses without an address are left out."""
-    packer = _packer()
-    return b"".join(
-        packer.pack(
-            {
-                "Question": {"Name": response.name, "Host": response.host},
-                "Answers": [
-                    {"Name": "", "CNAME": "", "IP": address, "TTL": ttl} for address, ttl in response.answers
-                ],
-            }
-        )
-        for response in responses
-        if response.answers
+    return b"".join(_packed(response) for response in responses if response.answers)
+
+
+# The few forms of MessagePack that these maps need (github.com/msgpack/msgpack/blob/master/spec.md)
+_MAP2, _MAP4 = b"\x82", b"\x84"
+
+
+def _text(data: bytes) -> bytes:
+    n = len(data)
+    if n < 32:
+        return bytes([0xA0 | n]) + data
+    head = b"\xd9" + n.to_bytes(1) if n < 1 << 8 else b"\xda" + n.to_bytes(2) if n < 1 << 16 else b""
+    return (head or b"\xdb" + n.to_bytes(4)) + data
+
+
+def _binary(data: bytes) -> bytes:
+    """Of fewer than 256 bytes."""
+    return b"\xc4" + len(data).to_bytes(1) + data
+
+
+def _number(value: int) -> bytes:
+    """The shortest form, as it is asked for."""
+    if value < 128:
+        return value.to_bytes(1)
+    for code, size in ((b"\xcc", 1), (b"\xcd", 2), (b"\xce", 4)):
+        if value < 1 << 8 * size:
+            return code + value.to_bytes(size)
+    return b"\xcf" + value.to_bytes(8)
+
+
+def _array(n: int) -> bytes:
+    return (
+        bytes([0x90 | n]) if n < 16 else b"\xdc" + n.to_bytes(2) if n < 1 << 16 else b"\xdd" + n.to_bytes(4)
     )
 
 
-def _packer() -> Any:
-    try:
-        import msgpack
-    except ImportError:
-        raise ConfigError("dns mode needs msgpack: pip install 'netprobe-suite[kentik]'") from None
+_QUESTION = _MAP2 + _text(b"Question") + _MAP2 + _text(b"Name")
+_HOST = _text(b"Host")
+_ANSWERS = _text(b"Answers")
+_ANSWER = _MAP4 + _text(b"Name") + _text(b"") + _text(b"CNAME") + _text(b"") + _text(b"IP")
+_TTL = _text(b"TTL")
+
+
+def _packed(response: DnsResponse) -> bytes:
     # names come from packets: what is no UTF-8 must not stop the others
-    return msgpack.Packer(use_bin_type=True, unicode_errors="replace")
+    name = response.name.encode(errors="replace")
+    parts = [_QUESTION, _text(name), _HOST, _binary(response.host), _ANSWERS, _array(len(response.answers))]
+    for address, ttl in response.answers:
+        parts += [_ANSWER, _binary(address), _TTL, _number(ttl)]
+    return b"".join(parts)
 
 
 class DnsSender(QueueWorker[Sequence[DnsResponse]]):
@@ -73,7 +100,6 @@ class DnsSender(QueueWorker[Sequence[DnsResponse]]):
         backoff: Backoff | None = None,
     ) -> None:
         super().__init__("kentik dns", QUEUE_BATCHES, tick_s=tick_s)
-        _packer()
         self._session = session
         self._url = origin(base) + "/dns"
         self._errors = errors
