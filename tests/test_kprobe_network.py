@@ -257,3 +257,48 @@ def test_interrupt_while_connecting() -> None:
             assert process.wait(timeout=10) == 1
             assert process.stderr is not None
             assert process.stderr.read() == "Error: interrupted, not everything was delivered\n"
+
+
+def test_verbosity() -> None:
+    """-v: versions and configuration; -vv: Kentik's side; -vvv: its HTTP. Never the token (asserted by run)."""
+    shown = []
+    for flags in ([], ["-v"], ["-vv"], ["-v", "-v", "-v"], ["-vvvv"]):
+        with serve() as server:
+            shown.append(run(server.url, *flags).stderr)
+    quiet, one, two, three, four = shown
+    assert "DEBUG" not in quiet
+    assert "DEBUG kprobe configuration: " in one
+    assert "DEBUG kprobe kprobe " in one
+    assert "'token': '***'" in one
+    assert "'flow_url': 'http://127.0.0.1:" in one
+    assert "urllib3" not in one + two
+    assert "DEBUG urllib3.connectionpool" in three
+    # D24: more of them show no less
+    assert "DEBUG urllib3.connectionpool" in four
+
+
+@pytest.mark.parametrize(
+    ("region", "api", "flow"),
+    [
+        ("us", "https://api.kentik.com/api/internal", "https://flow.kentik.com/chf"),
+        ("Eu", "https://api.kentik.eu/api/internal", "https://flow.kentik.eu/chf"),
+        ("JP1", "https://api.jp1.kentik.com/api/internal", "https://flow.jp1.kentik.com/chf"),
+    ],
+)
+def test_region(region: str, api: str, flow: str) -> None:
+    """Nothing leaves this machine: the proxy does not exist."""
+    flags = [
+        "--read",
+        FILE,
+        "--region",
+        region,
+        "-v",
+        "--proxy-url",
+        "http://127.0.0.1:1",
+        "--device-id",
+        "7",
+    ]
+    done = kprobe(*flags, "--metrics-url", "http://other.test/x", code=1, env=CREDENTIALS)
+    for key, url in (("api", api), ("flow", flow), ("metrics", "http://other.test/x")):
+        assert f"'{key}_url': '{url}'" in done.stderr
+    assert done.stdout.startswith("error: failed to configure libkflow")
