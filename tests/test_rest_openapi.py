@@ -109,7 +109,7 @@ class _Errors(logging.Handler):
         self.unexpected: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info or "unexpected" in record.getMessage():
+        if record.exc_info or "unexpected failure" in record.getMessage():
             self.unexpected.append(record.getMessage())
 
 

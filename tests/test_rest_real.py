@@ -81,7 +81,7 @@ class Log(logging.Handler):
         self.bad: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info or "unexpected" in record.getMessage():
+        if record.exc_info or "unexpected failure" in record.getMessage():
             self.bad.append(record.getMessage())
 
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from netprobe._core.sketch.hist import boundaries
 from netprobe.metrics.keys import GeoNames
-from netprobe.metrics.render_prometheus import Family, Labels, label_text, labelled
-from netprobe.metrics.table import DIRECTIONS, HandlerTable, Metric, is_on
+from netprobe.metrics.render_prometheus import NO_LABELS, Family, Labels, LabelTexts, labelled
+from netprobe.metrics.table import DIRECTIONS, Metric, is_on
 from netprobe.metrics.totals import Totals
 from netprobe.metrics.window import RANK_LABELS, Cell, HandlerWindow
 
@@ -79,20 +79,23 @@ def families(
     """Families by name. ``counted`` gives the totals that belong to a window's handler."""
     found: dict[str, Family] = {}
 
-    def put(metric: Metric, samples: Iterator[tuple[str, Labels, str]]) -> None:
-        lines = [f"{name}{label_text(own, static)} {value}" for name, own, value in samples]
+    def put(metric: Metric, text: LabelTexts, samples: Iterator[tuple[str, Labels, str]]) -> None:
+        lines = [f"{name}{text.with_more(own)} {value}" for name, own, value in samples]
         if lines:
             form = form_of(metric)
-            text = metric.help.replace("microseconds", "seconds")
-            found.setdefault(form.name, Family(text, form.type)).lines += lines
+            about = metric.help.replace("microseconds", "seconds")
+            found.setdefault(form.name, Family(about, form.type)).lines += lines
 
     for labels, window in labelled(list(windows)):
         totals = counted(window)
         cells = {(d, cell.metric.path): cell for d, _, some in window.sections() for cell in some}
+        texts = {
+            direction: LabelTexts({**labels, "direction": direction} if direction else labels, static)
+            for direction in ("", *DIRECTIONS)
+        }
         for direction, metric in _rows(window, totals):
-            here = {**labels, "direction": direction} if direction else labels
             at = direction, metric.path
-            put(metric, _samples(metric, at, here, totals, cells.get(at), geo, window.table))
+            put(metric, texts[direction], _samples(metric, at, totals, cells.get(at), geo))
     return found
 
 
@@ -117,38 +120,36 @@ def _rows(window: HandlerWindow, totals: Totals) -> Iterator[tuple[str, Metric]]
 def _samples(
     metric: Metric,
     at: tuple[str, str],
-    labels: Labels,
     totals: Totals,
     cell: Cell | None,
     geo: GeoNames | None,
-    table: HandlerTable,
 ) -> Iterator[tuple[str, Labels, str]]:
     name, kind, scale = form_of(metric)
     if kind == "counter":
-        yield name, labels, str(totals.counts[at])
+        yield name, NO_LABELS, str(totals.counts[at])
     elif kind == "histogram":
-        yield from _histogram(name, labels, totals, at, scale, table)
+        yield from _histogram(name, totals, at, scale)
     elif kind == "summary":
         values = cell.quantiles() if cell is not None else None
         if values is not None:
             for rank, value in zip(RANK_LABELS, values.values, strict=True):
-                yield name, {**labels, "quantile": rank}, _number(value * scale)
+                yield name, {"quantile": rank}, _number(value * scale)
         if at in totals.sums:
             count, total = totals.sums[at]
-            yield f"{name}_sum", labels, _number(total * scale)
-            yield f"{name}_count", labels, str(count)
+            yield f"{name}_sum", NO_LABELS, _number(total * scale)
+            yield f"{name}_count", NO_LABELS, str(count)
     elif cell is not None and metric.kind == "topn":
         for row in cell.rows(geo):
-            own = {**labels, metric.label: row.label.name}
+            own = {metric.label: row.label.name}
             if row.label.lat is not None and row.label.lon is not None:
                 own.update(lat=row.label.lat, lon=row.label.lon)
             yield name, own, str(row.estimate)
     elif cell is not None:
-        yield name, labels, str(cell.count())
+        yield name, NO_LABELS, str(cell.count())
 
 
 def _histogram(
-    name: str, labels: Labels, totals: Totals, at: tuple[str, str], scale: float, table: HandlerTable
+    name: str, totals: Totals, at: tuple[str, str], scale: float
 ) -> Iterator[tuple[str, Labels, str]]:
     spread = totals.spreads.get(at)
     if spread is None:
@@ -156,16 +157,16 @@ def _histogram(
     # each value lies in an interval that ends at one of the boundaries of the metrics spec, and so do ours
     for bound in BOUNDS_US:
         upto = sum(count for upper, count in spread.items() if upper <= bound)
-        yield f"{name}_bucket", {**labels, "le": _number(bound * scale)}, str(upto)
+        yield f"{name}_bucket", {"le": _number(bound * scale)}, str(upto)
     total = sum(spread.values())
-    yield f"{name}_bucket", {**labels, "le": "+Inf"}, str(total)
+    yield f"{name}_bucket", {"le": "+Inf"}, str(total)
     # the sum of the same values, where a quantile beside the histogram keeps it
     for path in (at[1].replace("histogram", "quantiles"), at[1].replace("histogram", "time")):
         count, values = totals.sums.get((at[0], path), (0, 0.0))
         if count == total:
-            yield f"{name}_sum", labels, _number(values * scale)
+            yield f"{name}_sum", NO_LABELS, _number(values * scale)
             break
-    yield f"{name}_count", labels, str(total)
+    yield f"{name}_count", NO_LABELS, str(total)
 
 
 def _number(value: float) -> str:

@@ -1,7 +1,8 @@
 """Windows as an OTLP metrics request (agent spec 3.4.3, 6.5; metrics spec 1.8).
 
 One resource without attributes, one scope per policy; names, values and labels are those of the Prometheus
-text, without the static ones. Unlike upstream's, a summary says its count and sum, and a histogram counts right.
+text, without the static ones. Unlike upstream's, a summary says its count and sum, and a histogram counts
+right.
 """
 
 from __future__ import annotations

@@ -51,12 +51,9 @@ def families(
     found: dict[str, Family] = {}
     for labels, window in labelled(windows):
         for direction, _, cells in window.sections():
-            here = {**labels, "direction": direction} if direction else labels
+            text = LabelTexts({**labels, "direction": direction} if direction else labels, static)
             for cell in cells:
-                lines = [
-                    f"{name}{label_text(own, static)} {value}"
-                    for name, own, value in _samples(cell, here, geo)
-                ]
+                lines = [f"{name}{text.with_more(own)} {value}" for name, own, value in _samples(cell, geo)]
                 if lines:
                     metric = cell.metric
                     family = found.setdefault(metric.prom, Family(metric.help, TYPES[metric.kind]))
@@ -93,12 +90,42 @@ def label_text(labels: Mapping[str, str], static: Mapping[str, str] | None = Non
     return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in pairs) + "}"
 
 
+class LabelTexts:
+    """:func:`label_text` of many samples that share most of their labels."""
+
+    def __init__(self, labels: Mapping[str, str], static: Mapping[str, str] | None = None) -> None:
+        static = static or {}
+        self._static = [f'{name}="{_escaped(static[name])}"' for name in sorted(static)]
+        self._hidden = frozenset(static)
+        self._pairs = sorted(
+            (name, f'{name}="{_escaped(value)}"') for name, value in labels.items() if name not in static
+        )
+        self._plain = self._text(self._pairs)
+
+    def with_more(self, more: Mapping[str, str]) -> str:
+        """The text with the sample's own labels, each in its place."""
+        if not more:
+            return self._plain
+        own = [
+            (name, f'{name}="{_escaped(value)}"') for name, value in more.items() if name not in self._hidden
+        ]
+        return self._text(sorted([*(pair for pair in self._pairs if pair[0] not in more), *own]))
+
+    def _text(self, pairs: Sequence[tuple[str, str]]) -> str:
+        return "{" + ",".join([*self._static, *(text for _, text in pairs)]) + "}"
+
+
+NO_LABELS: Labels = {}
+
+
 def number_text(value: float, is_float: bool) -> str:
     """Integers in decimal, others with six significant digits as upstream prints them."""
     return f"{value:.6g}" if is_float else str(int(value))
 
 
 def _escaped(value: str) -> str:
+    if value.isalnum():
+        return value
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
@@ -106,31 +133,31 @@ def _help_text(text: str) -> str:
     return text.replace("\\", "\\\\").replace("\n", "\\n")
 
 
-def _samples(cell: Cell, labels: Labels, geo: GeoNames | None) -> Iterator[tuple[str, Labels, str]]:
-    """(name, labels, value as text) of one metric; nothing when it is empty."""
+def _samples(cell: Cell, geo: GeoNames | None) -> Iterator[tuple[str, Labels, str]]:
+    """(name, own labels, value as text) of one metric; nothing when it is empty."""
     name = cell.metric.prom
     match cell.metric.kind:
         case "counter" | "cardinality":
-            yield name, labels, str(cell.count())
+            yield name, NO_LABELS, str(cell.count())
         case "topn":
             for row in cell.rows(geo):
-                own = {**labels, cell.metric.label: row.label.name}
+                own = {cell.metric.label: row.label.name}
                 if row.label.lat is not None and row.label.lon is not None:
                     own.update(lat=row.label.lat, lon=row.label.lon)
                 yield name, own, str(row.estimate)
         case "histogram":
             buckets = cell.buckets()
             for bound, count in buckets:
-                yield f"{name}_bucket", {**labels, "le": bound}, str(count)
+                yield f"{name}_bucket", {"le": bound}, str(count)
             if buckets:
-                yield f"{name}_count", labels, str(buckets[-1][1])
+                yield f"{name}_count", NO_LABELS, str(buckets[-1][1])
         case "quantile" | "rate":
             found = cell.quantiles()
             if found is None:
                 return
             is_float = cell.metric.is_float
             for rank, value in zip(RANK_LABELS, found.values, strict=True):
-                yield name, {**labels, "quantile": rank}, number_text(value, is_float)
+                yield name, {"quantile": rank}, number_text(value, is_float)
             # six digits would make the sum of a busy link stand still between two scrapes
-            yield f"{name}_sum", labels, repr(float(found.sum)) if is_float else str(int(found.sum))
-            yield f"{name}_count", labels, str(found.count)
+            yield f"{name}_sum", NO_LABELS, repr(float(found.sum)) if is_float else str(int(found.sum))
+            yield f"{name}_count", NO_LABELS, str(found.count)

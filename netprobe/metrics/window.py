@@ -199,14 +199,18 @@ def document_keys(windows: Sequence[HandlerWindow]) -> list[str]:
     for window in windows:
         versions.setdefault(window.table.key, set()).add(window.table.version)
     found: list[str] = []
+    taken: set[str] = set()
+    numbers: dict[str, int] = {}
     for window in windows:
         key, version = window.table.key, window.table.version
         if len(versions[key]) > 1 and version != DEFAULT_VERSION:
             key = f"{key}_v{version.split('.')[0]}"
-        base, number = key, 1
-        while key in found:
-            number += 1
-            key = f"{base}_{number}"
+        base = key
+        while key in taken:
+            # where the last one of this name left off: an agent may have thousands
+            numbers[base] = numbers.get(base, 1) + 1
+            key = f"{base}_{numbers[base]}"
+        taken.add(key)
         found.append(sys.intern(key))
     return found
 
