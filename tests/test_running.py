@@ -221,6 +221,8 @@ def test_sets_come_and_go(mock: InputStream) -> None:
     until(lambda: render_json.render(first.bucket(0))["packets"]["events"] == seen)
     with pytest.raises(ConfigError, match="attached already"):
         mock.attach(second)
+    with pytest.raises(ConfigError, match="attached already"):
+        stream_of({"pcap_source": "mock"}).attach(second)
     mock.detach(first)
     mock.stop()
     assert not mock.running

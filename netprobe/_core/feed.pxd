@@ -74,7 +74,8 @@ cdef class Feed:
     cdef int64_t first_ts
     cdef int64_t last_ts
     cdef int64_t longest_batch         # ns from a batch's arrival to the next look at the source
-    cdef int64_t longest_command       # ns spent on one command
+    cdef int64_t longest_command       # ns spent on one command, by the wall
+    cdef int64_t longest_work          # and by the processor, other programs apart
     cdef uint64_t commands
     cdef void loop(self) noexcept nogil
     cdef void serve(self) noexcept nogil

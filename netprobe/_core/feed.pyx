@@ -7,7 +7,7 @@ from compiling a filter for a link type that shows up.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
-from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
+from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_THREAD_CPUTIME_ID, clock_gettime, timespec
 
 from netprobe._core.acc_pcap cimport Pcap
 from netprobe._core.acc_resources cimport Resources
@@ -369,7 +369,7 @@ cdef class Feed:
     cdef void serve(self) noexcept nogil:
         """Obey what is in the mailbox; when packets wait, no longer than that the ring does not notice."""
         cdef Command *c
-        cdef int64_t began, now, spent
+        cdef int64_t began, now, spent, worked
         cdef int64_t start = read_clock(CLOCK_MONOTONIC)
         began = start
         pthread_mutex_lock(&self.mutex)
@@ -380,7 +380,11 @@ cdef class Feed:
                 self.last = NULL
             np_flag_set(&self.waiting, self.waiting - 1)
             pthread_mutex_unlock(&self.mutex)
+            worked = read_clock(CLOCK_THREAD_CPUTIME_ID)
             self.obey(c)
+            worked = read_clock(CLOCK_THREAD_CPUTIME_ID) - worked
+            if worked > self.longest_work:
+                self.longest_work = worked
             now = read_clock(CLOCK_MONOTONIC)
             spent = now - began
             began = now
@@ -580,6 +584,7 @@ cdef class Feed:
             "last_ts": self.last_ts if self.kept else None,
             "longest_batch_ns": self.longest_batch,
             "longest_command_ns": self.longest_command,
+            "longest_command_cpu_ns": self.longest_work,
             "commands": self.commands,
             "queue": self.waiting,
         }
@@ -588,6 +593,7 @@ cdef class Feed:
         """Begin to look for the longest waits anew."""
         self.longest_batch = 0
         self.longest_command = 0
+        self.longest_work = 0
 
 
 cdef list wrap_sets(MetricSet **sets):

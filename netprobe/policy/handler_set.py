@@ -92,6 +92,7 @@ class HandlerSet:
         self._accumulators = accumulators(self.specs, self.configs, geo)
         self._chains = chains(self.specs)
         self._engine: Engine | None = None
+        self.attached = False
         # of the input that feeds it
         self._feed: Feed | None = None
         self._before_look: Callable[[], None] | None = None
@@ -141,12 +142,14 @@ class HandlerSet:
         with self._lock:
             self._feed, self._now, self._recorded, self._before_look = feed, now, recorded, before_look
             self._view = None
+            self.attached = True
 
     def release(self) -> None:
         """The input feeds it no longer. What it counted can still be read."""
         with self._lock:
             self._view = None
             self._before_look = None
+            self.attached = False
 
     def losses(self) -> dict[str, int]:
         """What was lost above L3, by stage: streams, messages, transactions."""

@@ -122,7 +122,7 @@ class InputStream:
     def attach(self, handlers: HandlerSet) -> None:
         """Feed these handlers, too, from the next batch on; nobody else loses a packet."""
         with self._lock:
-            if handlers in self._sets:
+            if handlers.attached:
                 raise ConfigError(f"input {self.name}: {handlers!r} is attached already")
             self._read_drops()
             limit = self.config.get("tcp_packet_reassembly_cache_limit", STREAM_LIMIT)
