@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from netprobe import arguments
 from netprobe._core.columns import CAUSES, COLUMNS, ColumnReader
 from netprobe.errors import ConfigError
 from netprobe.hosts import parse_hosts
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     import numpy
 
 CHUNK_ROWS = 65536
+# 100 bytes a row with all columns; what is more is a slip
+MAX_CHUNK_ROWS = 1 << 26
 
 # what PacketChunk's `flags` column is made of
 FLAGS = {
@@ -99,17 +102,18 @@ def packets(
     A file that is cut off or damaged is a RuntimeWarning after what could be read.
     InputError: the file cannot be read. ConfigError: no such column, bad filter or hosts.
     """
-    wanted = list(COLUMNS) if columns is None else list(columns)
+    wanted = list(COLUMNS) if columns is None else arguments.names("columns", columns)
     for name in wanted:
         if name not in COLUMNS:
             raise ConfigError(f"columns: no column {name!r}, expected some of {', '.join(COLUMNS)}")
-    if chunk_rows < 1:
-        raise ConfigError(f"chunk_rows: {chunk_rows}, expected at least 1")
+    (path,) = arguments.paths("path", [path])
+    chunk_rows = arguments.whole("chunk_rows", chunk_rows, 1, MAX_CHUNK_ROWS)
+    inner = arguments.switch("inner", inner)
     compile_filter = None
-    if filter:
+    if expression := arguments.expression("filter", filter):
         from netprobe.filters import compiler
 
-        compile_filter = compiler(filter)
+        compile_filter = compiler(expression)
     return _chunks(path, wanted, compile_filter, parse_hosts(hosts), inner, chunk_rows)
 
 

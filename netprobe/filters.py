@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from netprobe._core.bpf import BpfProgram
 from netprobe._core.decode import known_link_type
-from netprobe.errors import ConfigError
+from netprobe.errors import ConfigError, InputError
 from netprobe.linktypes import compiler_number, name_of
 
 SNAPLEN = 262144
@@ -14,6 +14,8 @@ SNAPLEN = 262144
 UNKNOWN_NETMASK = 0xFFFFFFFF
 # a wired, a wireless and a cooked link: what can be compiled for none of them is no expression
 TRIED = (1, 127, 113)
+# the engine has room for the programs of so many (LINK_TYPES)
+MAX_LINK_TYPES = 64
 REJECT_ALL = [(0x06, 0, 0, 0)]
 
 
@@ -32,6 +34,8 @@ def compiler(expression: str) -> Callable[[int], BpfProgram]:
     """link type -> program, for the link types that show up; ConfigError when it can work for none.
 
     A link type that cannot be decoded has nothing that a filter could select, unless libpcap knows better.
+    What this gives raises ConfigError for a link type of which libpcap knows nothing, and InputError when
+    there are too many.
     """
     refused: ConfigError | None = None
     for linktype in TRIED:
@@ -44,7 +48,15 @@ def compiler(expression: str) -> Callable[[int], BpfProgram]:
         assert refused is not None
         raise refused
 
+    seen: set[int] = set()
+
     def compiled(linktype: int) -> BpfProgram:
+        seen.add(linktype)
+        if len(seen) > MAX_LINK_TYPES:
+            raise InputError(
+                f"filter {expression!r}: there are packets of more than {MAX_LINK_TYPES} link types, "
+                f"and filters for {MAX_LINK_TYPES} at most"
+            )
         try:
             return compile_filter(expression, linktype)
         except ConfigError:

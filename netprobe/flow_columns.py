@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+from netprobe import arguments
 from netprobe._core.app_flow import DECODERS, AppRows
 from netprobe._core.flow_reader import COLUMNS, REASONS, FlowReader
 from netprobe.errors import ConfigError
@@ -261,27 +262,26 @@ def flows(
     if there are records.
     InputError: the file cannot be read, no such interface. ConfigError: a setting cannot be used.
     """
+    (path,) = arguments.paths("path", [path])
+    filter = arguments.expression("filter", filter)
     decoders = _decoders(decode)
     usable = [*SCHEMA, *APP_SCHEMA] if decoders else SCHEMA
     names = [column.name for column in usable]
-    wanted = names if columns is None else list(columns)
+    wanted = names if columns is None else arguments.names("columns", columns)
     if not wanted:
         raise ConfigError("columns: empty, expected names of columns")
     for name in wanted:
         if name not in names:
             hint = " (with decode=True)" if name in _APP_NAMES else ""
             raise ConfigError(f"columns: no column {name!r}{hint}, expected some of {', '.join(names)}")
-    if chunk_rows < 1:
-        raise ConfigError(f"chunk_rows: {chunk_rows}, expected at least 1")
-    if not 1 <= capacity <= CAPACITY_MAX:
-        raise ConfigError(f"capacity: {capacity}, expected 1 to {CAPACITY_MAX}")
+    chunk_rows = arguments.whole("chunk_rows", chunk_rows, 1, CAPACITY_MAX)
     settings = {
-        "bidirectional": bidirectional,
+        "bidirectional": arguments.switch("bidirectional", bidirectional),
         "idle_ns": _seconds("idle", idle),
         "active_ns": 0 if active is None else _seconds("active", active),
         "hosts": parse_hosts(hosts),
-        "capacity": capacity,
-        "seed": int.from_bytes(os.urandom(8), "little") if seed is None else seed % (1 << 64),
+        "capacity": arguments.whole("capacity", capacity, 1, CAPACITY_MAX),
+        "seed": int.from_bytes(os.urandom(8), "little") if seed is None else _seed(seed),
         "decode": decoders,
         "http_ports": _ports("http_ports", http_ports),
         "postgres_ports": _ports("postgres_ports", postgres_ports),
@@ -295,7 +295,7 @@ def flows(
 def _decoders(decode: bool | Iterable[str]) -> tuple[str, ...]:
     if isinstance(decode, bool):
         return tuple(DECODERS) if decode else ()
-    names = (decode,) if isinstance(decode, str) else tuple(decode)
+    names = (decode,) if isinstance(decode, str) else tuple(arguments.names("decode", decode))
     for name in names:
         if name not in DECODERS:
             raise ConfigError(f"decode: {name!r}, expected True, False or some of {', '.join(DECODERS)}")
@@ -303,15 +303,17 @@ def _decoders(decode: bool | Iterable[str]) -> tuple[str, ...]:
 
 
 def _ports(key: str, ports: Iterable[int]) -> list[int]:
-    values = list(ports)
-    for port in values:
-        if not 0 <= port <= 65535:
-            raise ConfigError(f"{key}: {port}, expected ports from 0 to 65535")
-    return values
+    if isinstance(ports, str | bytes) or not isinstance(ports, Iterable):
+        raise arguments.wrong(key, ports, "a list of ports")
+    return [arguments.whole(key, port, 0, 65535) for port in ports]
+
+
+def _seed(value: int) -> int:
+    return arguments.whole("seed", value) % (1 << 64)
 
 
 def _seconds(key: str, value: float) -> int:
-    if not 0 < value <= LONGEST:
+    if not 0 < arguments.number(key, value) <= LONGEST:
         raise ConfigError(f"{key}: {value}, expected seconds, more than 0 and at most {LONGEST:.0f}")
     return max(1, round(value * 1e9))
 

@@ -32,10 +32,9 @@ class FileSource:
     def __init__(self, path: str | os.PathLike[str], filter: str | None) -> None:
         self.compile_filter: Callable[[int], Any] | None = None
         if filter:
-            from netprobe.filters import compile_filter
+            from netprobe.filters import compiler
 
-            compile_filter(filter, 1)
-            self.compile_filter = lambda linktype: compile_filter(filter, linktype)
+            self.compile_filter = compiler(filter)
         self._file = open_source(path)
         try:
             self.packets = CaptureReader(self._file)

@@ -28,7 +28,12 @@ def parse_hosts(spec: str | Sequence[str] | None) -> list[Subnet]:
     if spec is None:
         return []
     if not isinstance(spec, str):
-        spec = ",".join(spec)
+        try:
+            spec = ",".join(spec)
+        except TypeError:
+            from netprobe.arguments import wrong
+
+            raise wrong("hosts", spec, "text such as 10.0.0.0/8, or a list of such") from None
     return [_subnet(entry) for entry in spec.split(",")] if spec else []
 
 

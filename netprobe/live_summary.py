@@ -7,10 +7,11 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from netprobe.errors import ConfigError
+from netprobe import arguments
 from netprobe.handlers.config import DEFAULT_HANDLERS, parse_handlers
+from netprobe.hosts import parse_hosts
 from netprobe.policy.running import HandlerSet, InputStream
-from netprobe.summary import PathLike, Summary, open_geo, shared_setting
+from netprobe.summary import PathLike, Summary, open_geo, shared_setting, topn_evicted
 
 if TYPE_CHECKING:
     from netprobe.geo import GeoNames
@@ -48,12 +49,12 @@ def live(
 
     InputError: no such interface, no permission. ConfigError: a setting cannot be used.
     """
-    if seconds is not None and seconds < 0:
-        raise ConfigError(f"seconds: {seconds}, expected 0 or more")
-    if not 1 <= periods <= 10:
-        raise ConfigError(f"periods: {periods}, expected 1 to 10")
-    if geo is None and (geo_city or geo_asn):
-        geo = open_geo(geo_city, geo_asn)
+    if seconds is not None:
+        seconds = arguments.seconds("seconds", seconds)
+    periods = arguments.whole("periods", periods, 1, 10)
+    deep_sample_rate = arguments.whole("deep_sample_rate", deep_sample_rate, 1, 100)
+    arguments.method("stop", stop, "is_set", "a threading.Event")
+    geo = open_geo(geo, geo_city, geo_asn)
     specs = parse_handlers(DEFAULT_HANDLERS if handlers is None else handlers)
     defaults = {"num_periods": periods, "deep_sample_rate": deep_sample_rate}
     configs = [spec.resolve(window_config=window_config, defaults=defaults) for spec in specs]
@@ -67,9 +68,10 @@ def live(
         deep_sample_rate=shared_setting("deep_sample_rate", configs),
     )
     config: dict[str, Any] = {"iface": iface, "pcap_source": source}
-    if filter:
-        config["bpf"] = filter
+    if bpf := arguments.expression("filter", filter):
+        config["bpf"] = bpf
     if hosts:
+        parse_hosts(hosts)
         config["host_spec"] = hosts if isinstance(hosts, str) else ",".join(hosts)
     stream = InputStream("live", "pcap", config, {})
     stream.attach(watched)
@@ -84,12 +86,15 @@ def live(
     if stream.error is not None:
         raise stream.error
     stats = stream.stats()
+    windows = watched.window(periods) if periods > 1 else watched.bucket(0)
     stats = {key: stats[key] for key in STATS} | {
         "wire_bytes": stats["bytes"],
         "periods": watched.accumulated(),
+        "streams": watched.engine().stats()["streams"],
     }
+    stats["losses"]["topn_evicted"] = topn_evicted(windows)
     return Summary(
-        watched.window(periods) if periods > 1 else watched.bucket(0),
+        windows,
         periods=periods,
         geo=geo,
         packets=stats["packets"],

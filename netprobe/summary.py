@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from netprobe import arguments
 from netprobe._core.engine import Engine
 from netprobe.errors import ConfigError, InputError
 from netprobe.handlers.build import MAX_HANDLERS, accumulators, chains, handler_losses
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 NS = 1_000_000_000
 MAX_WORKERS = 16
+MAX_SEED = (1 << 64) - 1
+MAX_STREAMS = (1 << 32) - 1
 POLL_SECONDS = 0.05
 
 PathLike = str | os.PathLike[str]
@@ -90,6 +93,8 @@ class Summary:
 
         Both must come from the same handlers with the same settings, ConfigError otherwise.
         """
+        if not isinstance(other, Summary):
+            raise arguments.wrong("merge", other, "a summary")
         mine = [(w.table.type, w.table.version, w.config) for w in self.windows]
         theirs = [(w.table.type, w.table.version, w.config) for w in other.windows]
         if mine != theirs:
@@ -122,6 +127,8 @@ def merge(summaries: Iterable[Summary]) -> Summary:
     """All summaries as one; ConfigError when there is none, or when their handlers differ."""
     whole: Summary | None = None
     for summary in summaries:
+        if not isinstance(summary, Summary):
+            raise arguments.wrong("merge", summary, "summaries")
         whole = summary if whole is None else whole.merge(summary)
     if whole is None:
         raise ConfigError("merge needs at least one summary")
@@ -165,17 +172,20 @@ def summarize(
 
     InputError: a file cannot be read. ConfigError: a setting cannot be used.
     """
-    paths = [path] if isinstance(path, str | os.PathLike) else list(path)
+    paths = arguments.paths("path", path)
     if not paths:
         raise InputError("no capture given")
-    if not 1 <= workers <= MAX_WORKERS:
-        raise ConfigError(f"workers: {workers}, expected 1 to {MAX_WORKERS}")
-    if not 1 <= periods <= 10:
-        raise ConfigError(f"periods: {periods}, expected 1 to 10")
-    if not 1 <= deep_sample_rate <= 100:
-        raise ConfigError(f"deep_sample_rate: {deep_sample_rate}, expected 1 to 100")
-    if geo is None and (geo_city or geo_asn):
-        geo = open_geo(geo_city, geo_asn)
+    workers = arguments.whole("workers", workers, 1, MAX_WORKERS)
+    periods = arguments.whole("periods", periods, 1, 10)
+    deep_sample_rate = arguments.whole("deep_sample_rate", deep_sample_rate, 1, 100)
+    seed = arguments.whole("seed", seed, 0, MAX_SEED)
+    stream_limit = arguments.whole("stream_limit", stream_limit, 1, MAX_STREAMS)
+    inner = arguments.switch("inner", inner)
+    subnets = parse_hosts(hosts)
+    compile_filter = _compiler(arguments.expression("filter", filter))
+    arguments.method("progress", progress, "__call__", "a function")
+    arguments.method("stop", stop, "is_set", "a threading.Event")
+    geo = open_geo(geo, geo_city, geo_asn)
     specs = parse_handlers(DEFAULT_HANDLERS if handlers is None else handlers)
     if len(specs) > MAX_HANDLERS:
         raise ConfigError(f"handlers: {len(specs)} of them, expected at most {MAX_HANDLERS}")
@@ -188,11 +198,11 @@ def summarize(
         Engine(
             shards,
             chains(specs),
-            hosts=parse_hosts(hosts),
+            hosts=subnets,
             inner=int(inner),
             periods=periods,
             deep_rate=deep_sample_rate,
-            compile_filter=_compiler(filter),
+            compile_filter=compile_filter,
             stream_limit=stream_limit,
             seed=seed,
         ),
@@ -207,14 +217,15 @@ def summarize(
         if not run.read(one):
             break
     run.engine.finish()
+    windows = _windows(run.engine, configs)
     return Summary(
-        _windows(run.engine, configs),
+        windows,
         periods=periods,
         geo=geo,
         packets=run.engine.packets,
         warnings=run.warnings,
         interrupted=run.interrupted,
-        stats=_stats(run.engine, shards),
+        stats=_stats(run.engine, shards, windows),
     )
 
 
@@ -281,10 +292,18 @@ class _Run:
         self.engine.check()
 
 
-def open_geo(city: PathLike | None, asn: PathLike | None) -> GeoNames:
+def open_geo(geo: GeoNames | None, city: PathLike | None, asn: PathLike | None) -> GeoNames | None:
+    """Databases that are open already, or these; None without any. InputError, ConfigError."""
+    city, asn = arguments.one_path("geo_city", city), arguments.one_path("geo_asn", asn)
+    if geo is None and not city and not asn:
+        return None
     from netprobe.geo import GeoAsn, GeoCity, GeoNames
 
-    return GeoNames(GeoCity(city) if city else None, GeoAsn(asn) if asn else None)
+    if geo is None:
+        return GeoNames(GeoCity(city) if city else None, GeoAsn(asn) if asn else None)
+    if not isinstance(geo, GeoNames):
+        raise arguments.wrong("geo", geo, "a netprobe.geo.GeoNames")
+    return geo
 
 
 def shared_setting(key: str, configs: Sequence[HandlerConfig]) -> int:
@@ -304,11 +323,23 @@ def _compiler(expression: str | None) -> Callable[[int], Any] | None:
     return compiler(expression)
 
 
-def _stats(engine: Engine, shards: Sequence[Sequence[Any]]) -> dict[str, Any]:
+def _stats(
+    engine: Engine, shards: Sequence[Sequence[Any]], windows: Sequence[HandlerWindow]
+) -> dict[str, Any]:
     """The engine's counts, and what handlers had to throw out."""
     stats = engine.stats()
-    stats["losses"].update(handler_losses(shards))
+    stats["losses"].update(handler_losses(shards), topn_evicted=topn_evicted(windows))
     return stats
+
+
+def topn_evicted(windows: Sequence[HandlerWindow]) -> int:
+    """Items that most-frequent tables have thrown out for room; what that costs is MetricBlock.topn_error."""
+    count = 0
+    for window in windows:
+        for _, block, cells in window.sections():
+            native: Any = block
+            count += sum(native.topn_purged(cell.index) for cell in cells if cell.metric.kind == "topn")
+    return count
 
 
 def _windows(engine: Engine, configs: Sequence[HandlerConfig]) -> list[HandlerWindow]:

@@ -317,9 +317,10 @@ cdef class Engine:
         """Compile for a link type that shows up. A pcapng may bring a new one at any time."""
         cdef BpfProgram program
         try:
+            # the compiler says in words that there are too many
+            program = self.compile_filter(linktype)
             if self.n_programs == LINK_TYPES:
                 raise ValueError(f"more than {LINK_TYPES} link types in one capture")
-            program = self.compile_filter(linktype)
             self.programs.append(program)
             self.program[self.n_programs] = <void *>program
             self.program_type[self.n_programs] = <uint16_t>linktype
@@ -687,7 +688,9 @@ cdef class Engine:
         losses = dict.fromkeys((
             "cut_by_snaplen", "fragments_evicted", "fragments_expired", "fragments_overlapped",
             "fragments_malformed", "streams_evicted", "stream_gaps", "stream_bytes_lost",
-            "stream_segments_dropped", "dns_short", "dns_sides_lost", "bgp_unreadable"), 0)
+            "stream_segments_dropped", "streams_unreadable", "streams_no_memory",
+            "dns_short", "dns_sides_lost", "bgp_unreadable"), 0)
+        streams = {"opened": 0, "idle_closed": 0, "late_packets": 0}
         for c in range(1, N_CAUSES):
             malformed[CAUSES[c]] = 0
         for i in range(self.n_shards):
@@ -704,6 +707,11 @@ cdef class Engine:
             losses["stream_gaps"] += s.streams.lost_segments
             losses["stream_bytes_lost"] += s.streams.lost_bytes
             losses["stream_segments_dropped"] += s.streams.dropped_held
+            losses["streams_unreadable"] += s.streams.unreadable
+            losses["streams_no_memory"] += s.streams.no_memory
+            streams["opened"] += s.streams.opened
+            streams["idle_closed"] += s.streams.idle_closed
+            streams["late_packets"] += s.streams.late
             losses["dns_short"] += s.dns_short
             losses["dns_sides_lost"] += s.dns_sides_lost
             losses["bgp_unreadable"] += s.bgp_unreadable
@@ -714,6 +722,7 @@ cdef class Engine:
             "wire_bytes": wire_bytes,
             "malformed": malformed,
             "losses": losses,
+            "streams": streams,
             "periods": self.rotations + (1 if self.started else 0),
             "first_ts": self.first_ts if self.started else None,
             "last_ts": self.last_ts if self.started else None,
