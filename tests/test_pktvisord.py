@@ -294,6 +294,22 @@ def test_stops_on_signals(how: int, alone: netns.Namespace) -> None:
 
 
 @root
+def test_start_can_be_interrupted(alone: netns.Namespace, tmp_path: Path) -> None:
+    """A name server that does not answer must not make Ctrl-C useless."""
+    code = (
+        "import socket, sys, time\n"
+        "socket.getaddrinfo = lambda *a, **k: print('asking', flush=True) or time.sleep(600)\n"
+        "from netprobe.cli.pktvisord import main\nsys.exit(main())"
+    )
+    pid_file = tmp_path / "pid"
+    agent = Agent(alone, "--pid-file", str(pid_file), "lo", program=[sys.executable, "-c", code], start=False)
+    agent.wait_log("asking")
+    assert pid_file.exists()
+    assert agent.stop(signal.SIGINT) == 0
+    assert not pid_file.exists()
+
+
+@root
 def test_stops_on_request(alone: netns.Namespace) -> None:
     agent = Agent(alone, "--admin-api", "lo")
     answer = agent.request("server", "DELETE")

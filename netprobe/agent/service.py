@@ -67,7 +67,6 @@ def run(arguments: Mapping[str, Any], options: Options, document: Document | Non
         if options.log_file is not None:
             FileLog.open(options.log_file).close()
         launch = daemonize()
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         log = open_log(options.log_file, syslog=options.syslog, debug=options.verbose)
     except ConfigError as problem:
@@ -80,6 +79,10 @@ def run(arguments: Mapping[str, Any], options: Options, document: Document | Non
     service = Service(arguments, options, document, log, base)
     try:
         service.start()
+    except KeyboardInterrupt:
+        service.stop()
+        LOG.info("exit with success")
+        return 0
     except Exception as problem:
         text = _reason(problem)
         service.stop()
@@ -183,6 +186,9 @@ class Service:
         listener.open()
         if not reachable(user):
             load_everything()
+        # from here on there are threads, and all but the main one must never see these; up to here whoever is
+        # tired of waiting for a name server may interrupt
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         kept = drop(user)
         LOG.debug("capabilities left: %s", ", ".join(map(str, kept)) or "none")
         if self._document is not None and options.config is not None:
