@@ -260,7 +260,7 @@ def test_interrupt_while_connecting() -> None:
 
 
 def test_verbosity() -> None:
-    """-v: versions and configuration; -vv: Kentik's side; -vvv: its HTTP. Never the token (asserted by run)."""
+    """-v: versions and configuration; -vv: Kentik's side; -vvv: its HTTP. Never the token, as run asserts."""
     shown = []
     for flags in ([], ["-v"], ["-vv"], ["-v", "-v", "-v"], ["-vvvv"]):
         with serve() as server:

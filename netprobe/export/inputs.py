@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from netprobe._core.capfile import CaptureReader
-from netprobe._core.decode import known_link_type
 from netprobe.errors import InputError
-from netprobe.inputs.sources import open_source
-from netprobe.linktypes import name_of
+from netprobe.inputs.captures import complaints, open_capture
 
 __all__ = ["FileInput", "Input", "LiveInput", "check_interface", "filter_compiler"]
 
 #: upstream asks libpcap for 100,000,000 bytes
 RING_MB = (96, 32, 8)
+#: how the line about a file that ends early ends
+SO_FAR = "; what came before counts"
 
 LOG = logging.getLogger("kprobe")
 
@@ -72,22 +72,9 @@ class FileInput:
 
     def __init__(self, path: str, filter: str | None = None) -> None:
         self.compile_filter = filter_compiler(filter)
-        self._file = open_source(path)
+        self._open = contextlib.ExitStack()
+        self._file, self.source = self._open.enter_context(open_capture(path))
         self.name = self._file.name
-        try:
-            self.source = CaptureReader(self._file)
-            try:
-                self.source.open()
-            except ValueError as problem:
-                raise self._file.error() or InputError(
-                    f"{self.name}: {problem}; expected a pcap or pcapng capture"
-                ) from None
-            link_type = self.source.interfaces()[0][0] if self.source.format_name == "pcap" else None
-            if link_type is not None and not known_link_type(link_type):
-                raise InputError(f"{self.name}: link type {name_of(link_type)} is not supported")
-        except BaseException:
-            self._file.close()
-            raise
 
     def cut_short(self) -> None:
         """What was read goes through, nothing more is."""
@@ -97,23 +84,19 @@ class FileInput:
             os.close(nothing)
 
     def problem(self) -> str | None:
-        error = self._file.error()
-        if error is not None:
-            return str(error)
-        how = self.source.how_ended
-        if how == "cut":
-            return f"{self.name}: is cut off in the middle of a record"
-        if how == "damaged":
-            return f"{self.name}: has an impossible record after {self.source.bytes_read} bytes"
-        if how == "io":
-            return f"{self.name}: {self.source.error_text}"
-        return None
+        ended = None
+        for line in complaints(self._file, self.source):
+            if line.endswith(SO_FAR):
+                ended = line.removesuffix(SO_FAR)
+            else:
+                LOG.warning("%s", line)
+        return ended
 
     def drops(self) -> dict[str, int] | None:
         return None
 
     def close(self) -> None:
-        self._file.close()
+        self._open.close()
 
 
 def check_interface(name: str) -> None:
