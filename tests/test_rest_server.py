@@ -8,6 +8,7 @@ import re
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -518,3 +519,66 @@ def test_places_add_up(quick: Running) -> None:
                 connection.sendall(data)
     places = quick.server._uvicorn._places  # type: ignore[union-attr]
     assert until(lambda: places.open == 0 and not places.waiting)
+
+
+@pytest.mark.tool("openssl")
+def test_handshakes_that_never_end(manager: Any, pairs: Path) -> None:
+    """Clients that connect and do not speak TLS shut nobody out, and do not pile up."""
+    pair = f"{pairs}/a.pem", f"{pairs}/a.key"
+    with running(manager, tls=pair, limits=QUICK) as server:
+        silent = [server.connect() for _ in range(60)]
+        try:
+            answer = requests.get(server.url + "/healthz", verify=pair[0], timeout=20)
+            assert answer.text == "ok\n"
+            (acceptor,) = server.server._uvicorn.servers  # type: ignore[union-attr]
+            assert until(lambda: len(acceptor._early) <= QUICK.connections)  # type: ignore[attr-defined]
+            assert refused(server)["connections"] >= 40
+            assert read_all(silent[0]) == b""
+        finally:
+            for one in silent:
+                one.close()
+        # rubbish is counted
+        server.send(b"rubbish\r\n\r\n")
+        assert until(lambda: refused(server).get("handshake"))
+
+
+SMALL = """
+import logging, resource, sys, threading
+sys.path.insert(0, sys.argv[1])
+logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(message)s", level=logging.INFO)
+from agent_fakes import Running, demo_manager
+from netprobe.agent.web import create_app
+server = Running(create_app(demo_manager()))
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+print("port", server.server.port, flush=True)
+sys.stdin.read()
+server.close()
+"""
+
+
+def test_no_file_descriptors_left() -> None:
+    """More connections than the system allows: one line, and all is well when they are gone."""
+    command = [sys.executable, "-c", SMALL, str(Path(__file__).parent)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdin is not None
+        for line in process.stdout:
+            if line.startswith("port"):
+                break
+        address = "127.0.0.1", int(line.split()[1])
+        kept = [socket.create_connection(address, 20) for _ in range(80)]
+        seen = []
+        for line in process.stdout:
+            seen.append(line)
+            if "no connection can be accepted" in line:
+                break
+        assert "too many open files" in line
+        time.sleep(1)
+        for one in kept:
+            one.close()
+        answer = requests.get(f"http://127.0.0.1:{address[1]}/healthz", timeout=20)
+        assert answer.text == "ok\n"
+        rest, _ = process.communicate("", timeout=20)
+        assert process.returncode == 0
+        lines = [one for one in [*seen, *rest.splitlines()] if one.startswith("ERROR")]
+        assert len(lines) == 1
+        assert "Traceback" not in rest

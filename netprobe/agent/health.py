@@ -128,8 +128,8 @@ class Health:
         for (method, status), count in sorted(self.requests.items()):
             text = "HTTP requests answered"
             out.add("netprobe_http_requests_total", "counter", text, count, method=method, status=str(status))
-        for reason in ("connections", "header", "malformed", "slow"):
-            text = "HTTP connections cut off: too many, header too large, not HTTP, too slow"
+        for reason in ("connections", "handshake", "header", "malformed", "slow"):
+            text = "HTTP connections cut off: too many, no TLS, header too large, not HTTP, too slow"
             count = self.refused[reason]
             out.add("netprobe_http_refused_total", "counter", text, count, reason=reason)
         out.add("netprobe_http_connections", "gauge", "Open HTTP connections", self.connections())

@@ -12,15 +12,15 @@ from typing import Any
 
 import uvicorn
 
+from netprobe.agent.acceptor import Acceptor
 from netprobe.agent.health import Health
-from netprobe.agent.listening import BACKLOG, Listener, tls_context
+from netprobe.agent.listening import Listener, tls_context
 from netprobe.agent.protocol import Limits, Places, protocol_class
 
 __all__ = ["Limits", "Server", "tls_context"]
 
 log = logging.getLogger(__name__)
 
-HANDSHAKE_SECONDS = 10.0
 # how long requests under way may take when the server stops
 GRACE_SECONDS = 3
 
@@ -159,7 +159,7 @@ class _Uvicorn(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self.lifespan.startup()
-        config, loop = self.config, asyncio.get_running_loop()
+        config = self.config
 
         def protocol() -> asyncio.Protocol:
             made: asyncio.Protocol = config.http_protocol_class(  # type: ignore[call-arg]
@@ -168,11 +168,8 @@ class _Uvicorn(uvicorn.Server):
             return made
 
         context = self._owner.context
-        more = {"ssl_handshake_timeout": HANDSHAKE_SECONDS, "ssl_shutdown_timeout": 1.0} if context else {}
-        self.servers = [
-            await loop.create_server(protocol, sock=one, ssl=context, backlog=BACKLOG, **more)  # type: ignore[call-overload]
-            for one in sockets or []
-        ]
+        # they have of an asyncio server what uvicorn asks of one
+        self.servers = [Acceptor(one, protocol, context, self._places) for one in sockets or []]  # type: ignore[misc]
         self.started = True
 
     async def main_loop(self) -> None:
