@@ -9,8 +9,9 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from netprobe.export import Exporter, ExportError, FlowBatch, NullSink, ipfix
 from netprobe.export.ipfix import IpfixSink
 from netprobe.export.jsonl import JsonlSink
 from netprobe.export.kentik import KentikSink, to_records
-from netprobe.export.runs import Replay
+from netprobe.export.runs import Replay, carry
 from netprobe.flow_columns import SCHEMA
 from netprobe.kentik import Credentials, Endpoints, Settings, connect
 from netprobe.kentik.client import Pace
@@ -447,3 +448,53 @@ def test_json_texts_are_escaped(tmp_path: Path) -> None:
     found = [json.loads(line) for line in target.read_text().splitlines()]
     got = {line["sport"] - 40000: line["http_ua"] for line in found if "http_ua" in line}
     assert got == dict(enumerate([*agents, "\ufffd\ufffd"]))
+
+
+class LiveRun:
+    """A live run that gives batches as fast as it can, and at its end what was still open."""
+
+    def __init__(self, batches: int, left: int) -> None:
+        self.input: Any = SimpleNamespace(live=True, state="up", drops=lambda: None, name="x")
+        self.flushing = False
+        self.lost_rows = 0
+        self._batches, self._left = batches, left
+
+    def batches(self) -> Iterator[FlowBatch]:
+        one = batch(*[{"out_pkts": 1}] * 8192)
+        for _ in range(self._batches):
+            yield one
+        self.flushing = True
+        for _ in range(self._left):
+            yield one
+
+    def lost(self, batch: FlowBatch) -> None:
+        self.lost_rows += batch.rows
+
+    def rows_of(self, packets: int) -> None:
+        return None
+
+
+class SlowSink(NullSink):
+    def __init__(self, start: threading.Event) -> None:
+        self.rows = self.told = 0
+        self._start = start
+
+    def write(self, batch: FlowBatch) -> None:
+        self._start.wait(20)
+        self.rows += batch.rows
+
+    def lost(self, rows: int) -> None:
+        self.told += rows
+        # the capture has gone on without waiting: now the sink may
+        self._start.set()
+
+
+def test_live_batches_do_not_wait_but_the_last_ones_do() -> None:
+    run, sink = LiveRun(100, 60), SlowSink(threading.Event())
+    carry(run, sink, lambda: False)  # type: ignore[arg-type]
+    assert 0 < run.lost_rows == sink.told < 100 * 8192
+    assert sink.rows == 160 * 8192 - run.lost_rows
+    flushed, quick = LiveRun(0, 100), SlowSink(threading.Event())
+    threading.Timer(0.2, quick.lost, (0,)).start()
+    carry(flushed, quick, lambda: False)  # type: ignore[arg-type]
+    assert (flushed.lost_rows, quick.rows) == (0, 100 * 8192)

@@ -49,6 +49,7 @@ class ModeRun:
     ) -> None:
         self.input = input
         self.mode: Mode = mode
+        self.flushing = False
         self._stopping = Stopping(input)
         self._lost_rows = 0
         self._native = ModeReader(
@@ -62,6 +63,7 @@ class ModeRun:
             packed = native.read(LIVE_S if live else None)
             if self._stopping.over():
                 native.stop()
+                self.flushing = True
             if packed or live:
                 yield ModeBatch(self.mode, packed, native.rows_read)
 

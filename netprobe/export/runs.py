@@ -36,9 +36,10 @@ Rewrite = tuple[bytes, int | None, bytes, int | None]
 
 
 class Run(Protocol):
-    """An input and what reads it."""
+    """An input and what reads it. `flushing`: no more packets are read, the rest may wait for room."""
 
     input: Input
+    flushing: bool
 
     def batches(self) -> Iterator[Any]:
         """Until the end. Live also batches of 0 rows, several times a second."""
@@ -107,6 +108,7 @@ class FlowRun:
         translations: Sequence[Rewrite] = (),
     ) -> None:
         self.input = input
+        self.flushing = False
         self._stopping = Stopping(input)
         self._rows = self._packets = self._lost_records = self._lost_packets = 0
         self._native = FlowReader(
@@ -136,6 +138,7 @@ class FlowRun:
             got = native.fill(buffers.raw, rows, apps, seconds=LIVE_S if live else None)
             if self._stopping.over():
                 native.stop()
+                self.flushing = True
             if got * 2 > rows:
                 batch = buffers.batch(got, apps)
                 buffers = Buffers(rows)
@@ -217,10 +220,10 @@ def carry(run: Run, sink: Sink[Any] | None, stopping: Callable[[], bool]) -> Non
         for batch in run.batches():
             # before the batch: a correction is for what is sent next
             watch.look()
-            if not live:
-                exporter.put(batch)
-            elif not batch.rows:
+            if not batch.rows:
                 exporter.check()
+            elif not live or run.flushing:
+                exporter.put(batch)
             elif not exporter.offer(batch, batch.rows):
                 run.lost(batch)
                 sink.lost(batch.rows)
