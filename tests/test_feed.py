@@ -19,7 +19,8 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
 import netprobe
-from netprobe._core.feed import Clock, Feed
+from netprobe._core.clock import Clock
+from netprobe._core.feed import Feed
 from netprobe._core.mock import MockDns, Quiet
 from netprobe.handlers.config import parse_handlers
 from netprobe.hosts import parse_hosts

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import netprobe
-from netprobe._core.feed import Clock
+from netprobe._core.clock import Clock
 from netprobe.errors import ConfigError, InputError, PeriodError
 from netprobe.handlers.config import parse_handlers
 from netprobe.metrics import render_json, render_prometheus

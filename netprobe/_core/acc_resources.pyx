@@ -1,9 +1,10 @@
 """The input_resources handler: what an input's thread and the process use (metrics spec 13)."""
 from libc.stdint cimport int64_t, uint64_t
 from posix.fcntl cimport O_CLOEXEC, O_RDONLY, open
-from posix.time cimport CLOCK_THREAD_CPUTIME_ID, clock_gettime, timespec
+from posix.time cimport CLOCK_THREAD_CPUTIME_ID
 from posix.unistd cimport _SC_PAGESIZE, close, pread, sysconf
 
+from netprobe._core.clock cimport NS, read_clock
 from netprobe._core.handler cimport Accumulator, Work
 from netprobe._core.packet cimport PF_DEEP
 from netprobe._core.sketch.kll cimport kll_add_int, kll_update
@@ -26,18 +27,10 @@ cdef enum:
     QUANTILES
 
 cdef enum:
-    NS = 1000000000
     INTERVAL_SECONDS = 5
     SPACE = 0x20
     ZERO = 0x30
     NINE = 0x39
-
-
-cdef inline int64_t read_clock(int which) noexcept nogil:
-    cdef timespec t
-    if clock_gettime(which, &t) != 0:
-        return 0
-    return <int64_t>t.tv_sec * NS + t.tv_nsec
 
 
 cdef class Resources(Accumulator):

@@ -1,15 +1,11 @@
 """One running input and the engines that it feeds."""
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from netprobe._core.clock cimport Clock
 from netprobe._core.decode cimport DecodeConfig, DecodeStats
-from netprobe._core.engine cimport MAX_PERIODS, Closed, Desk, pthread_cond_t, pthread_mutex_t
+from netprobe._core.engine cimport Desk, pthread_cond_t, pthread_mutex_t
+from netprobe._core.owner cimport View
 from netprobe._core.source cimport Batch, PacketSource
-from netprobe._core.store cimport MetricSet
-
-cdef class Clock:
-    cdef int64_t held                  # nanoseconds since 1970, of a clock that is set by hand
-    cdef readonly bint manual
-    cdef int64_t now(self) noexcept nogil
 
 cdef struct Roster:
     # who is fed; a change of it is a new one
@@ -27,16 +23,6 @@ cdef struct Command:
     void *data                         # Roster to be used from now on, View to be filled
     int64_t args[3]
     Command *next
-
-cdef struct View:
-    # one engine's periods as they were at one moment
-    int want_open
-    int n_closed
-    int finished
-    uint64_t rotations                 # periods that have ended
-    Closed closed[MAX_PERIODS]         # oldest first; their sets are held
-    int64_t start                      # of the open period
-    MetricSet *(*sets)[4]              # copies of the open sets
 
 cdef class Feed:
     cdef readonly Clock clock

@@ -2,20 +2,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from netprobe._core.bpf import BpfProgram
+from netprobe._core.clock import Clock
 from netprobe._core.engine import Engine
 from netprobe._core.source import PacketSource
 from netprobe._core.store import MetricBlock
 
 Blocks = list[MetricBlock | None]
-
-class Clock:
-    """The time of day. Given a start, in nanoseconds since 1970, it stands still until somebody moves it."""
-
-    manual: bool
-    def __init__(self, start: int | None = None) -> None: ...
-    def time_ns(self) -> int: ...
-    def set(self, now: int) -> None:
-        """Move a clock that was given a start; ValueError for the system's."""
 
 class Feed:
     """Reads a source and feeds engines, until the source ends or stop() is called."""

@@ -7,20 +7,21 @@ from compiling a filter for a link type that shows up.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
-from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_THREAD_CPUTIME_ID, clock_gettime, timespec
+from posix.time cimport CLOCK_MONOTONIC, CLOCK_THREAD_CPUTIME_ID
 
 from netprobe._core.acc_pcap cimport Pcap
 from netprobe._core.acc_resources cimport Resources
 from netprobe._core.bpf cimport BpfProgram
+from netprobe._core.clock cimport Clock, read_clock
 from netprobe._core.decode cimport N_CAUSES, decode_batch, free_hosts, set_hosts
 from netprobe._core.engine cimport (
-    MAX_PERIODS, Closed, Desk, Engine, desk_free, desk_init, edge_after, jsf_next, pthread_cond_broadcast,
-    pthread_cond_destroy, pthread_cond_init, pthread_cond_wait, pthread_mutex_destroy, pthread_mutex_init,
-    pthread_mutex_lock, pthread_mutex_unlock, work_reset)
-from netprobe._core.handler cimport MAX_BLOCKS, Accumulator
-from netprobe._core.packet cimport PF_DEEP, Packet
+    MAX_PERIODS, Engine, desk_free, desk_init, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init,
+    pthread_cond_wait, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock)
+from netprobe._core.owner cimport (
+    DEEP_NONE, View, draw, feed_engine, finish_engine, lend, look, start_engine, take_back, turn_over)
+from netprobe._core.handler cimport MAX_BLOCKS
 from netprobe._core.source cimport Batch, PacketSource
-from netprobe._core.store cimport MetricBlock, MetricSet, mset_clone, mset_free, mset_glance, mset_hold
+from netprobe._core.store cimport MetricBlock, MetricSet, mset_free, mset_glance
 
 from netprobe._core.decode import CAUSES
 
@@ -33,7 +34,6 @@ cdef extern from *:
     void np_flag_set(int *flag, int value) noexcept nogil
 
 cdef enum:
-    NS = 1000000000
     # a ring hands its packets on late; the clock alone ends a period when nothing of it can be on the way any more
     GRACE = 250000000
     # how long commands may keep packets waiting that have come
@@ -48,137 +48,6 @@ cdef enum:
     DO_READING
     DO_POLICIES
     DO_FINISH
-
-cdef enum:
-    # who of a batch is marked for deep sampling
-    DEEP_NONE
-    DEEP_ALL
-    DEEP_SOME
-
-cdef inline int64_t read_clock(int which) noexcept nogil:
-    cdef timespec t
-    clock_gettime(which, &t)
-    return <int64_t>t.tv_sec * NS + t.tv_nsec
-
-
-cdef class Clock:
-    """The time of day. Given a start, in nanoseconds since 1970, it stands still until somebody moves it."""
-
-    def __cinit__(self, start=None):
-        self.manual = start is not None
-        if self.manual:
-            self.held = start
-
-    cdef int64_t now(self) noexcept nogil:
-        return self.held if self.manual else read_clock(CLOCK_REALTIME)
-
-    def time_ns(self):
-        return self.now()
-
-    def set(self, int64_t now):
-        """Move a clock that was given a start."""
-        if not self.manual:
-            raise ValueError("the system's clock cannot be moved")
-        self.held = now
-
-
-# --- what the owner does with an engine -----------------------------------------------------------------------------
-
-
-cdef void lend(Engine e, Desk *desk) noexcept nogil:
-    e.shards[0].desk = desk[0]
-    e.shards[0].desk.borrowed = 1
-    work_reset(&e.shards[0].work, &desk.stages[0])
-
-
-cdef void take_back(Engine e) noexcept nogil:
-    memset(&e.shards[0].desk, 0, sizeof(Desk))
-    memset(&e.shards[0].work, 0, sizeof(e.shards[0].work))
-
-
-cdef int draw(Engine e, Packet *pkts, uint32_t n, int deep) noexcept nogil:
-    """Mark the packets that this engine samples; returns how they are marked now."""
-    cdef uint32_t i
-    if e.deep_rate >= 100:
-        if deep != DEEP_ALL:
-            for i in range(n):
-                pkts[i].flags |= PF_DEEP
-        return DEEP_ALL
-    for i in range(n):
-        if jsf_next(&e.deep_rng) % 100 < <uint32_t>e.deep_rate:
-            pkts[i].flags |= PF_DEEP
-        else:
-            pkts[i].flags &= ~<uint16_t>PF_DEEP
-    return DEEP_SOME
-
-
-cdef void feed_engine(Engine e, Packet *pkts, uint32_t n) noexcept nogil:
-    """A decoded batch, cut where this engine's periods end."""
-    cdef uint32_t i
-    cdef uint32_t at = 0
-    cdef int64_t ts
-    if not e.started:
-        start_engine(e, pkts[0].ts)
-    if e.kept == 0:
-        e.first_ts = pkts[0].ts
-        e.last_ts = pkts[0].ts
-    for i in range(n):
-        ts = pkts[i].ts
-        if ts > e.last_ts:
-            e.last_ts = ts
-        if ts >= e.edge and e.periods > 1:
-            if i > at:
-                e.consume(&e.shards[0], pkts + at, NULL, i - at)
-                at = i
-            e.rotate(ts)
-            e.edge = edge_after(ts)
-    e.consume(&e.shards[0], pkts + at, NULL, n - at)
-    e.framed += n
-    e.kept += n
-
-
-cdef void start_engine(Engine e, int64_t ts) noexcept nogil:
-    e.started = 1
-    e.first_ts = ts
-    e.last_ts = ts
-    e.open(ts)
-
-
-cdef void turn_over(Engine e, int64_t now) noexcept nogil:
-    """End the open period by the clock, if it is time."""
-    if e.started and not e.finished and e.periods > 1 and now >= e.edge:
-        e.rotate(now)
-        e.edge = edge_after(now)
-
-
-cdef void finish_engine(Engine e, int64_t now) noexcept nogil:
-    if now > e.last_ts:
-        e.last_ts = now
-    e.close()
-
-
-cdef void look(Engine e, View *v) noexcept nogil:
-    """Fill a view: closed periods are shared, the open one is copied."""
-    cdef int i, h, b
-    cdef MetricSet *m
-    v.n_closed = e.n_closed
-    v.rotations = e.rotations
-    v.finished = e.finished
-    v.start = e.bucket_start
-    for i in range(e.n_closed):
-        v.closed[i].start = e.closed[i].start
-        v.closed[i].end = e.closed[i].end
-        for h in range(e.n_handlers):
-            for b in range(MAX_BLOCKS):
-                m = e.closed[i].sets[h][b]
-                mset_hold(m)
-                v.closed[i].sets[h][b] = m
-    if v.want_open and not e.finished:
-        for h in range(e.n_handlers):
-            for b in range(MAX_BLOCKS):
-                m = (<Accumulator>e.shards[0].handlers[h]).sets[b]
-                if m != NULL:
-                    v.sets[h][b] = mset_clone(m)
 
 
 # --- rosters --------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Sources without a wire."""
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from netprobe._core.feed cimport Clock
+from netprobe._core.clock cimport Clock
 from netprobe._core.source cimport PacketSource
 
 cdef enum:

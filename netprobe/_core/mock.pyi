@@ -1,4 +1,4 @@
-from netprobe._core.feed import Clock
+from netprobe._core.clock import Clock
 from netprobe._core.source import PacketSource
 
 class Quiet(PacketSource):

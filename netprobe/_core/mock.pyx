@@ -1,10 +1,10 @@
 """Sources without a wire: silence, and DNS packets out of thin air (agent spec 4.1.2, `mock`)."""
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from posix.time cimport CLOCK_MONOTONIC
 from posix.unistd cimport close, read, write
 
-from netprobe._core.feed cimport Clock
+from netprobe._core.clock cimport NS, Clock, read_clock
 from netprobe._core.packet cimport mix64
 from netprobe._core.source cimport END_CLEAN, END_NOT_YET, Batch, PacketSource
 
@@ -22,7 +22,6 @@ cdef extern from "sys/eventfd.h" nogil:
     int eventfd(unsigned int value, int flags)
 
 cdef enum:
-    NS = 1000000000
     MS = 1000000
     TICK = 100000000           # ns: the longest rest before the caller gets to look around
     NAMES = 20
@@ -38,9 +37,7 @@ cdef uint16_t[5] TYPES = [1, 28, 12, 15, 16]        # A, AAAA, PTR, MX, TXT
 
 
 cdef inline int64_t monotonic() noexcept nogil:
-    cdef timespec t
-    clock_gettime(CLOCK_MONOTONIC, &t)
-    return <int64_t>t.tv_sec * NS + t.tv_nsec
+    return read_clock(CLOCK_MONOTONIC)
 
 
 cdef inline void put16(uint8_t *at, uint32_t value) noexcept nogil:

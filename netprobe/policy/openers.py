@@ -12,7 +12,7 @@ from netprobe.policy.inputs import DEFAULT_SOURCE
 
 if TYPE_CHECKING:
     from netprobe._core.bpf import BpfProgram
-    from netprobe._core.feed import Clock
+    from netprobe._core.clock import Clock
     from netprobe._core.source import PacketSource
 
 __all__ = ["Opened", "open_input"]

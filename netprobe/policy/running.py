@@ -8,7 +8,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from netprobe._core.feed import Clock, Feed
+from netprobe._core.clock import Clock
+from netprobe._core.feed import Feed
 from netprobe._core.mock import Quiet
 from netprobe.errors import ConfigError, InputError, NetprobeError
 from netprobe.hosts import parse_hosts
