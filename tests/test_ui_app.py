@@ -292,11 +292,11 @@ def test_the_old_picture_stays_when_the_agent_fails(agent: AgentServer, document
     async def play(app: AgentApp, pilot: Pilot[int]) -> None:
         await seen(pilot, "Pkts 408")
         agent.routes[WINDOW.format("default")] = (500, {"error": "out of [order]"})
-        shown = await seen(pilot, "ERROR http", "500 Internal Server Error: out of [order]")
+        shown = await seen(pilot, "ERROR 500", "picture of", "500 Internal Server Error: out of [order]")
         assert "Pkts 408" in shown
         assert "www.example.test" in shown
         agent.routes[WINDOW.format("default")] = (200, document)
-        while "ERROR http" in await seen(pilot, "Pkts 408"):
+        while "ERROR 500" in await seen(pilot, "Pkts 408"):
             pass
 
     drive(agent, (200, 50), play)
@@ -308,7 +308,7 @@ def test_nobody_there_at_first(document: dict[str, Any]) -> None:
     # closed again; nobody listens there now
 
     async def play(app: AgentApp, pilot: Pilot[int]) -> None:
-        await seen(pilot, "waiting for the agent", "connection refused", "server: unknown")
+        await seen(pilot, "waiting for the agent", "ERROR connection refused", "server: unknown")
         await pilot.press("p")
         await seen(pilot, "connection refused (Esc closes)")
         await pilot.press("escape")
@@ -352,6 +352,21 @@ def test_choosing_a_policy(agent: AgentServer) -> None:
         assert app.screen.query_one(OptionList).highlighted == 1
         await pilot.press("down", "enter")
         await seen(pilot, "Policy: single", "bucket/0", "Pkts 408")
+
+    drive(agent, (200, 50), play)
+
+
+def test_figures_of_another_policy_are_not_shown_under_its_name(agent: AgentServer) -> None:
+    agent.routes[WINDOW.format("second")] = (500, {"error": "not today"})
+
+    async def play(app: AgentApp, pilot: Pilot[int]) -> None:
+        await seen(pilot, "Pkts 408")
+        await pilot.press("p")
+        await seen(pilot, "second  (")
+        await pilot.press("down", "enter")
+        shown = await seen(pilot, "Policy: second", "ERROR 500", "waiting for the agent")
+        assert "408" not in shown
+        assert "www.example.test" not in shown
 
     drive(agent, (200, 50), play)
 

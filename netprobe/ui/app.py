@@ -17,7 +17,7 @@ from textual.message import Message
 from netprobe._version import __version__
 from netprobe.ui.chooser import PolicyChooser
 from netprobe.ui.client import Address, AgentClient, AgentError
-from netprobe.ui.panels import AgentPanel, HeaderPanel, StatusLine, TablePanel
+from netprobe.ui.panels import EMPTY, AgentPanel, HeaderPanel, StatusLine, TablePanel
 from netprobe.ui.picture import TITLES
 from netprobe.ui.poller import Choice, Client, Poller, Update
 from netprobe.ui.text import clean
@@ -124,12 +124,14 @@ class AgentApp(App[int]):
             self.screen.fill(what)
 
     def _update(self, update: Update) -> None:
+        if update.policy != self._last.policy:
+            return  # asked for before another one was chosen
         self._write_log(update)
         self._last = update
         if update.picture is not None and not self._paused:
             self._header.show(update.picture.header)
             for panel, table in zip(self._panels, update.picture.tables, strict=True):
-                panel.show(table)
+                panel.show(table.rows)
             self._shown_at = time.time()
         self._say()
 
@@ -145,8 +147,10 @@ class AgentApp(App[int]):
         clock = time.strftime("%H:%M:%S", time.localtime(self._shown_at)) if self._shown_at else "never"
         state = "PAUSED" if self._paused else "live"
         status, style = f"{state} {last.period} {clock}", ""
-        if error:
-            status, style = error, ERROR_STYLE
+        if not last.period:
+            status = f"connecting to {self._address}"
+        elif error:
+            status, style = f"{error}, picture of {clock}" if self._shown_at else error, ERROR_STYLE
         elif warning:
             status, style = f"{state} {clock} {warning}", WARNING_STYLE
         self._status.show(status, style)
@@ -168,7 +172,8 @@ class AgentApp(App[int]):
         stamp = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(now))}.{int(now * 1000) % 1000:03d}"
         for level, text, before in zip(("error", "warning"), news, self._logged, strict=True):
             if text and text != before:
-                print(f"[{stamp}] [pktvisor-cli] [{level}] {text}", file=sys.__stderr__, flush=True)
+                line = f"[{stamp}] [pktvisor-cli] [{level}] {self._address}: {text}"
+                print(line, file=sys.__stderr__, flush=True)
         self._logged = news
 
     # --- keys ---
@@ -187,6 +192,13 @@ class AgentApp(App[int]):
         self._poller.ask_policies()
 
     def _chosen(self, policy: str | None) -> None:
-        if policy is not None:
-            self._paused = False
-            self._poller.show(policy)
+        if policy is None or policy == self._last.policy:
+            return
+        self._paused = False
+        self._shown_at = 0.0
+        self._last = Update(policy, "", self._last.server, warning=self._last.warning)
+        self._header.show(EMPTY)
+        for panel in self._panels:
+            panel.show(())
+        self._say()
+        self._poller.show(policy)

@@ -48,7 +48,9 @@ class PolicyChooser(ModalScreen[str | None]):
         note, choices = self.query_one("#note", Static), self.query_one("#choices", OptionList)
         if isinstance(answer, AgentError) or not answer:
             problem = (
-                str(answer) if isinstance(answer, AgentError) else "the agent has no policy that can be shown"
+                answer.reason
+                if isinstance(answer, AgentError)
+                else "the agent has no policy that can be shown"
             )
             note.update(Content(f"{problem} (Esc closes)"))
             return

@@ -27,14 +27,6 @@ TIMEOUT_S = 5.0
 MAX_ANSWER = 8 << 20
 
 
-class AgentError(NetprobeError):
-    """The agent gave no usable answer: one line. `status` is its HTTP status, 0 without one."""
-
-    def __init__(self, message: str, status: int = 0) -> None:
-        super().__init__(message)
-        self.status = status
-
-
 class Address(NamedTuple):
     """Where the agent is. `verify`: check its certificate."""
 
@@ -46,6 +38,18 @@ class Address(NamedTuple):
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
+
+
+class AgentError(NetprobeError):
+    """The agent gave no usable answer: one line, `reason` without the address.
+
+    `status` is its HTTP status, 0 without one.
+    """
+
+    def __init__(self, address: Address, reason: str, status: int = 0) -> None:
+        super().__init__(f"{address}: {reason}")
+        self.reason = reason
+        self.status = status
 
 
 class AgentClient:
@@ -92,18 +96,18 @@ class AgentClient:
         except (ValueError, RecursionError):
             answer = None
             if status == 200:
-                raise AgentError(f"{self.address}: the answer is not JSON") from None
+                raise AgentError(self.address, "the answer is not JSON") from None
         if status == 200:
             return answer
         error = answer.get("error") if isinstance(answer, dict) else None
         detail = f": {clean(error)}" if isinstance(error, str) else ""
         reason = http.client.responses.get(status, "")
-        raise AgentError(f"{self.address}: {f'{status} {reason}'.strip()}{detail}", status)
+        raise AgentError(self.address, f"{status} {reason}".strip() + detail, status)
 
     def _get(self, path: str) -> tuple[int, bytes]:
         """Status and body. A connection that the server closed meanwhile is opened once more."""
         if self._closed:
-            raise AgentError(f"{self.address}: closed")
+            raise AgentError(self.address, "closed")
         kept = self._connection is not None
         try:
             with self._deadline():
@@ -116,7 +120,7 @@ class AgentClient:
                     return self._exchange(path)
         except (OSError, http.client.HTTPException, ValueError) as problem:
             self._shut()
-            raise AgentError(f"{self.address}: {self._reason(problem)}") from None
+            raise AgentError(self.address, self._reason(problem)) from None
         except BaseException:
             self._shut()
             raise
@@ -134,7 +138,7 @@ class AgentClient:
             raise TimeoutError  # to the reader the broken connection may look like the end of the answer
         if len(body) > self._limit:
             self._shut()
-            raise AgentError(f"{self.address}: the answer is longer than {self._limit >> 20} MiB")
+            raise AgentError(self.address, f"the answer is longer than {self._limit >> 20} MiB")
         if response.will_close:
             self._shut()
         return response.status, body

@@ -9,9 +9,9 @@ from textual.content import Content
 from textual.geometry import Size
 from textual.widget import Widget
 
-from netprobe.ui.picture import TABLE_LINES, Row, Table
+from netprobe.ui.picture import TABLE_LINES, Row
 
-__all__ = ["AgentPanel", "HeaderPanel", "StatusLine", "TablePanel", "fold", "row_line"]
+__all__ = ["EMPTY", "AgentPanel", "HeaderPanel", "StatusLine", "TablePanel", "fold", "row_line"]
 
 HEADER_LINES = 6
 #: cells that a name gets at least before its share is left out
@@ -95,9 +95,9 @@ class TablePanel(Widget):
         self.border_title = Content(title)
         self._rows: tuple[Row, ...] = ()
 
-    def show(self, table: Table) -> None:
-        if table.rows != self._rows:
-            self._rows = table.rows
+    def show(self, rows: tuple[Row, ...]) -> None:
+        if rows != self._rows:
+            self._rows = rows
             self.refresh()
 
     def render(self) -> Content:

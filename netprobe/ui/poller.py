@@ -138,7 +138,7 @@ class Poller:
             missing = problem.status == NOT_FOUND
             if missing:
                 self._periods = FIRST_WINDOW  # made anew, it may keep another number
-            return self._update(error=str(problem))._replace(missing=missing)
+            return self._update(error=problem.reason)._replace(missing=missing)
         self._greet()
         picture = draw(document, self._policy)
         if picture is None:
@@ -154,7 +154,7 @@ class Poller:
 
     def _adapt(self, problem: AgentError) -> bool:
         """True when the agent has named another number of periods."""
-        match = PERIOD_RANGE.search(str(problem)) if problem.status == TOO_EARLY else None
+        match = PERIOD_RANGE.search(problem.reason) if problem.status == TOO_EARLY else None
         if match is None:
             return False
         most = min(max(int(match[2]), 1), MAX_WINDOW)
