@@ -10,6 +10,7 @@ from email.utils import formatdate
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
@@ -47,8 +48,6 @@ METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"}
 CONTENT_TYPES = (b"application/x-yaml", b"application/json")
 NO_MATCH = "no tap match found for specified 'input.tap_selector' tags"
 DEPRECATED = "deprecated: use /api/v1/metrics/bucket/0"
-
-Params = Mapping[str, str]
 
 
 def create_app(
@@ -121,7 +120,7 @@ async def _answer(
     api: _Api, row: Route, run: Callable[..., Answer], request: Request, token: str | None
 ) -> Answer:
     if row.admin and token is not None and not allows(token, _only(request, b"authorization")):
-        refused = failure(401, "this needs the admin token: Authorization: Bearer …", row.error_form)
+        refused = failure(401, "this needs the admin token: Authorization: Bearer TOKEN", row.error_form)
         refused.headers["www-authenticate"] = "Bearer"
         return refused
     params = request.path_params
@@ -144,7 +143,7 @@ def guarded(row: Route, function: Callable[[], Answer]) -> Answer:
     """Errors become the route's answers (agent spec 3.1); one that nobody expected is logged in full."""
     form = row.error_form
     try:
-        answer = function()
+        return function()
     except NotFoundError:
         answer = failure(404, row.missing, form)
     except ExistsError as error:
@@ -184,8 +183,6 @@ def _only(request: Request, name: bytes) -> bytes | None:
 
 
 def _response(answer: Answer) -> Response:
-    from starlette.background import BackgroundTask
-
     # as a header of its own the type is sent as it is: a media type would get a charset
     headers = {"content-type": answer.type, "x-content-type-options": "nosniff", **answer.headers}
     after = BackgroundTask(answer.after) if answer.after else None
