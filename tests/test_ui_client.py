@@ -132,6 +132,12 @@ def test_same_major_version_is_no_mismatch() -> None:
         assert poller_of(server).round().warning == ""
 
 
+def test_the_version_is_known_without_figures_too() -> None:
+    with serve(VERSION) as server:
+        update = poller_of(server).round()
+    assert (update.server, update.missing, update.picture) == (netprobe.__version__, True, None)
+
+
 def test_nothing_to_show() -> None:
     with serve({**VERSION, WINDOW: (200, {"default": {"r": {"input_resources": {}}}})}) as server:
         assert poller_of(server).round().error == "policy default has no handler that can be shown here"

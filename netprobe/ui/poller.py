@@ -135,6 +135,8 @@ class Poller:
                     raise
                 document = self._client.metrics(self._policy, self.period)
         except AgentError as problem:
+            if problem.status:
+                self._greet()  # it is there
             missing = problem.status == NOT_FOUND
             if missing:
                 self._periods = FIRST_WINDOW  # made anew, it may keep another number
