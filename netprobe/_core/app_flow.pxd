@@ -62,6 +62,7 @@ cdef void apps_free(FlowApps *a) noexcept nogil
 # FlowTable's callbacks; `a` is the FlowApps
 cdef uint8_t apps_classify(FlowApps *a, const FlowPacket *v) noexcept nogil
 cdef void apps_packet(FlowApps *a, FlowTable *t, const FlowPacket *v) noexcept nogil
+cdef void apps_ahead(FlowApps *a, FlowPacket *v, int step) noexcept nogil
 cdef void apps_gone(FlowApps *a, FlowCell *c) noexcept nogil
 # forget what has waited too long; cheap, once a batch
 cdef void apps_tick(FlowApps *a, int64_t now) noexcept nogil

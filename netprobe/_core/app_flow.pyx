@@ -19,8 +19,8 @@ from netprobe._core.app_datagram cimport (
 from netprobe._core.app_stream cimport app_streams_feed, app_streams_finish, app_streams_free, app_streams_init
 from netprobe._core.decode cimport decode_batch
 from netprobe._core.flow cimport FC_DEAF, FC_UNCOUNTED, FLOW_NIL, flow_export_now, flow_find
-from netprobe._core.packet cimport PF_CUT, PF_TUNNEL, PROTO_TCP, PROTO_UDP, Packet
-from netprobe._core.stream cimport Stream
+from netprobe._core.packet cimport PF_CUT, PF_TUNNEL, PROTO_TCP, PROTO_UDP, Packet, mix64
+from netprobe._core.stream cimport Stream, flow_end, stream_ask
 from netprobe._core.tracker cimport TCP_SYN
 from netprobe._core.wire.text cimport IP_TEXT, TEXT_MAX, ipv4_text, ipv6_text, text_cut, utf8_valid
 
@@ -148,6 +148,16 @@ cdef void apps_packet(FlowApps *a, FlowTable *t, const FlowPacket *v) noexcept n
     else:
         app_streams_feed(&a.streams, p)
     a.at_hand = NULL
+
+
+cdef void apps_ahead(FlowApps *a, FlowPacket *v, int step) noexcept nogil:
+    """Of a segment that will be fed to its stream: where that is."""
+    if step == 0:
+        if v.proto != PROTO_TCP or not a.decoders & STREAM_DECODERS:
+            return
+        # as stream.pxd has it for the packet
+        v.app_ahead = mix64(flow_end(v.src, v.sport) + flow_end(v.dst, v.dport) + (<uint64_t>PROTO_TCP << 8) + v.l3)
+    stream_ask(&a.streams.table, v.app_ahead, step)
 
 
 cdef void feed_cut(FlowApps *a, const Packet *p) noexcept nogil:

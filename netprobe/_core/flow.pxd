@@ -26,13 +26,12 @@ cdef enum:
     # FlowCell.flags
     FC_LIVE = 1
     FC_FIRST = 2                 # bidirectional: sent the flow's first packet, leads the pair
-    FC_PUT_OFF = 2               # schedule: `due` is later than the deadline until there is a packet
+    FC_PUT_OFF = 2               # schedule: nothing to send, `due` is when the entry may go; until there is a packet
     FC_UNCOUNTED = 4             # sampled out, but its reverse is exported: decode and track only (spec 3.10)
     FC_PAYLOAD = 8               # `payload_ts` is valid
     FC_V6 = 16
     FC_APP = 32                  # `app` is not 0
-    FC_RESTING = 64              # compacted away (spec 4.4): only what the tracker and decoders know is kept
-    FC_DEAF = 128                # set by a decoder: on_packet only for SYN, FIN and RST
+    FC_DEAF = 64                 # set by a decoder: on_packet only for SYN, FIN and RST
 
 cdef enum:
     # FlowPacket.sampled
@@ -70,6 +69,7 @@ cdef struct FlowPacket:
     uint32_t tag
     uint32_t cell                # after flow_update: its cell, FLOW_NIL when not counted
     uint32_t ahead               # what to ask memory for next
+    uint64_t app_ahead           # the same, for the caller's on_ahead; 0 nothing
 
 cdef struct FlowCell:
     # first cache line: found and counted here
@@ -160,6 +160,8 @@ cdef struct FlowConfig:
 ctypedef void (*record_fn)(void *ctx, const FlowRecord *r) noexcept nogil
 # after counting, for packets with payload, SYN, FIN or RST of flows with an application number; may call flow_export_now
 ctypedef void (*packet_fn)(void *ctx, FlowTable *t, const FlowPacket *v) noexcept nogil
+# before that, for packets that it will be called for: ask for memory; step 0, 1, 2, each when the one before has come
+ctypedef void (*ahead_fn)(void *ctx, FlowPacket *v, int step) noexcept nogil
 # application number of a new cell; from spec 6.0's tables
 ctypedef uint8_t (*classify_fn)(void *ctx, const FlowPacket *v) noexcept nogil
 # a cell goes: free what app_state stands for
@@ -201,7 +203,8 @@ cdef struct FlowTable:
     void *ctx
     FlowRecord *place            # where the next record is made; NULL: it lives only during on_record
     record_fn on_record
-    packet_fn on_packet          # may be NULL, like the next two
+    packet_fn on_packet          # may be NULL, like the next three
+    ahead_fn on_ahead
     classify_fn classify
     gone_fn on_gone
     # counters

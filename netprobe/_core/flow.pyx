@@ -377,6 +377,8 @@ cdef void export(FlowTable *t, uint32_t i, int reason, const void *app_fields, i
 
 cdef void flow_export_now(FlowTable *t, uint32_t cell, const void *app_fields, int64_t appl_ms) noexcept nogil:
     export(t, cell, FLOW_DECODED, app_fields, appl_ms)
+    if t.config.schedule:
+        put_off(t, cell, t.cells[cell].last)
 
 
 cdef uint32_t flow_find(const FlowTable *t, FlowPacket *key) noexcept nogil:
@@ -633,6 +635,30 @@ cdef inline int over(FlowTable *t, uint32_t i, int64_t ts) noexcept nogil:
     return 0
 
 
+cdef inline void put_off(FlowTable *t, uint32_t i, int64_t idle) noexcept nogil:
+    """Nothing to send: no pass has to look before the state may go, unless a packet comes. idle: its last activity."""
+    cdef int64_t at = idle + STATE_IDLE
+    t.cells[i].flags |= FC_PUT_OFF
+    t.due[i] = second_of(t, at if at > t.next_compaction else t.next_compaction)
+
+
+cdef void wake(FlowTable *t, uint32_t i, const FlowPacket *v) noexcept nogil:
+    """A packet of an entry that was put off. If a compaction has removed it since (spec 4.4), it is a new entry, of which
+    the tracker and decoders know more."""
+    cdef FlowCell *c = &t.cells[i]
+    c.flags &= ~<uint8_t>FC_PUT_OFF
+    if t.epoch + <int64_t>c.deadline * SECOND + c.phase <= t.compacted and c.last < t.compacted:
+        stamp(t, c, v)
+        deadline(t, i, v.ts)
+    else:
+        t.due[i] = c.deadline
+
+
+cdef inline int heard(const FlowCell *c, const FlowPacket *v) noexcept nogil:
+    """Is it for the decoders?"""
+    return (v.payload and not c.flags & FC_DEAF) or v.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)
+
+
 cdef inline void count(FlowTable *t, FlowPacket *v) noexcept nogil:
     cdef uint32_t i = v.cell, peer = FLOW_NIL
     cdef FlowCell *c
@@ -652,10 +678,8 @@ cdef inline void count(FlowTable *t, FlowPacket *v) noexcept nogil:
         i = create(t, v, peer)
     c = &t.cells[i]
     v.cell = i
-    if c.flags & FC_RESTING:
-        c.flags &= ~<uint8_t>FC_RESTING
-        stamp(t, c, v)
-        deadline(t, i, v.ts)
+    if c.flags & FC_PUT_OFF and t.config.schedule:
+        wake(t, i, v)
     if t.config.track:
         if c.proto == PROTO_TCP:
             ended = track_tcp(t, c, v)
@@ -673,9 +697,6 @@ cdef inline void count(FlowTable *t, FlowPacket *v) noexcept nogil:
         if c.packets == 0:
             c.first = v.ts
             c.last = v.ts            # of what is counted now, though an older packet may have come later
-            if c.flags & FC_PUT_OFF and t.config.schedule:
-                c.flags &= ~<uint8_t>FC_PUT_OFF
-                t.due[i] = c.deadline
         elif v.ts < c.last and v.ts < c.first:
             c.first = v.ts
         c.packets += v.packets
@@ -688,8 +709,7 @@ cdef inline void count(FlowTable *t, FlowPacket *v) noexcept nogil:
         t.bytes += v.bytes
         if not likely(c.packets < <uint32_t>PACKETS_MAX):
             export(t, i, FLOW_ACTIVE, NULL, -1)
-    if c.flags & FC_APP and t.on_packet != NULL and (
-            (v.payload and not c.flags & FC_DEAF) or v.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)):
+    if c.flags & FC_APP and t.on_packet != NULL and heard(c, v):
         t.on_packet(t.ctx, t, v)
 
 
@@ -733,9 +753,12 @@ cdef inline void ask_trackers(const FlowTable *t, FlowPacket *v, uint32_t n) noe
     for i in range(n):
         k = v[i].cell
         v[i].ahead = FLOW_NIL
+        v[i].app_ahead = 0
         if k == FLOW_NIL:
             continue
         c = &t.cells[k]
+        if c.flags & FC_APP and t.on_ahead != NULL and heard(c, &v[i]):
+            t.on_ahead(t.ctx, &v[i], 0)
         if t.config.bidirectional and c.peer != FLOW_NIL:
             ask(&t.cells[c.peer])
             ask(&t.cells[c.peer].first)
@@ -750,6 +773,8 @@ cdef inline void ask_links(const FlowTable *t, FlowPacket *v, uint32_t n) noexce
     cdef const TcpState *s
     for i in range(n):
         k = v[i].ahead
+        if v[i].app_ahead:
+            t.on_ahead(t.ctx, &v[i], 1)
         if k == FLOW_NIL:
             continue
         s = &t.trackers[k]
@@ -762,6 +787,8 @@ cdef inline void ask_links(const FlowTable *t, FlowPacket *v, uint32_t n) noexce
 cdef inline void ask_peers(const FlowTable *t, FlowPacket *v, uint32_t n) noexcept nogil:
     cdef uint32_t i, k
     for i in range(n):
+        if v[i].app_ahead:
+            t.on_ahead(t.ctx, &v[i], 2)
         if v[i].ahead != FLOW_NIL:
             k = t.cells[v[i].cell].peer
             v[i].ahead = k
@@ -840,22 +867,16 @@ cdef inline void look_schedule(FlowTable *t, uint32_t i, int64_t now) noexcept n
         export(t, i, FLOW_SCHEDULE, NULL, -1)
         # D18: the first of the flow's own multiples of 15 s that lies ahead
         steps = (now - at) // PERIOD + 1
-        t.due[i] = c.deadline = second_of(t, at + steps * PERIOD)
+        c.deadline = second_of(t, at + steps * PERIOD)
+        put_off(t, i, c.last)
         return
-    # nothing to send: no pass before the next compaction has to look, unless a packet comes (count)
-    at = t.next_compaction
-    if t.pass_kind == PASS_COMPACT:
-        idle = c.last
-        if c.tracker != FLOW_NIL and t.trackers[c.tracker].active < idle:
-            idle = t.trackers[c.tracker].active
-        if now - idle >= STATE_IDLE:
-            drop(t, i)
-            return
-        c.flags |= FC_RESTING
-        if idle + STATE_IDLE > at:
-            at = idle + STATE_IDLE
-    c.flags |= FC_PUT_OFF
-    t.due[i] = second_of(t, at)
+    idle = c.last
+    if c.tracker != FLOW_NIL and t.trackers[c.tracker].active < idle:
+        idle = t.trackers[c.tracker].active
+    if t.pass_kind == PASS_COMPACT and now - idle >= STATE_IDLE:
+        drop(t, i)
+    else:
+        put_off(t, i, idle)
 
 
 cdef inline int any_due(const int32_t *due, int32_t now_s) noexcept nogil:
@@ -888,7 +909,7 @@ cdef int run_pass(FlowTable *t) noexcept nogil:
                         c = &t.cells[k]
                         if c.tracker < t.tracker_top:
                             ask(&t.trackers[c.tracker])
-                        if c.packets == 0 or not t.config.schedule:
+                        if t.pass_kind == PASS_COMPACT or not t.config.schedule:
                             if c.peer != FLOW_NIL:
                                 ask(&t.cells[c.peer])
                                 ask(&t.cells[c.peer].first)

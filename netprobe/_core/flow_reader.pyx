@@ -9,8 +9,8 @@ from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
 from netprobe._core.app cimport APP_ID_POSTGRES, AppRecord, app_number, app_ports_init
 from netprobe._core.app_flow cimport (
-    ENTRY_MAX, AppEntry, AppRows, FlowApps, apps_classify, apps_finish, apps_free, apps_gone, apps_init, apps_note,
-    apps_packet, apps_tick, entry_pack,
+    ENTRY_MAX, AppEntry, AppRows, FlowApps, apps_ahead, apps_classify, apps_finish, apps_free, apps_gone, apps_init,
+    apps_note, apps_packet, apps_tick, entry_pack,
 )
 from netprobe._core.app_flow import DECODERS
 from netprobe._core.decode cimport decode_batch, decode_datagram, free_hosts, set_hosts
@@ -106,6 +106,10 @@ cdef uint8_t on_classify(void *ctx, const FlowPacket *v) noexcept nogil:
 
 cdef void on_packet(void *ctx, FlowTable *t, const FlowPacket *v) noexcept nogil:
     apps_packet((<FlowStage *>ctx).apps, t, v)
+
+
+cdef void on_ahead(void *ctx, FlowPacket *v, int step) noexcept nogil:
+    apps_ahead((<FlowStage *>ctx).apps, v, step)
 
 
 cdef void on_gone(void *ctx, FlowTable *t, FlowCell *c) noexcept nogil:
@@ -221,6 +225,7 @@ cdef class FlowReader:
                 raise MemoryError
             a.datagrams.dns_port = dns_port
             self.table.on_packet = on_packet
+            self.table.on_ahead = on_ahead
             self.table.on_gone = on_gone
         return 0
 

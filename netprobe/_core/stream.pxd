@@ -94,6 +94,8 @@ cdef int stream_init(StreamTable *t, uint32_t limit, segment_fn on_segment, clos
 cdef void stream_free(StreamTable *t) noexcept nogil
 cdef void stream_feed(StreamTable *t, const Packet *p) noexcept nogil      # p.l4 == TCP, not a later fragment
 cdef void stream_finish(StreamTable *t, int64_t ts) noexcept nogil         # end of input: close everything
+# Asks for the memory of a connection ahead of its packet; step 0, 1, 2, each when the one before has come.
+cdef void stream_ask(const StreamTable *t, uint64_t hash, int step) noexcept nogil
 # The application above reads neither side any more: as if it had never been. Not from a callback.
 cdef void stream_drop(StreamTable *t, Stream *s, int64_t ts) noexcept nogil
 cdef int side_append(StreamSide *s, const uint8_t *data, uint32_t n, uint32_t limit) noexcept nogil  # grow buf; -1 over limit or no memory

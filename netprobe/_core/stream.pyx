@@ -11,6 +11,9 @@ from libc.string cimport memcmp, memcpy, memmove, memset
 
 from netprobe._core.packet cimport PF_CUT, PF_DEEP, PF_SYNTHETIC, PROTO_TCP
 
+cdef extern from *:
+    void ask "__builtin_prefetch"(const void *) noexcept nogil
+
 cdef enum:
     # TCP header
     OFF_SEQ = 4
@@ -552,6 +555,30 @@ cdef void stream_finish(StreamTable *t, int64_t ts) noexcept nogil:
         close_stream(t, t.lru_tail, ts, 0)
     while t.linger_tail != NIL:
         forget(t, t.linger_tail)
+
+
+cdef void stream_ask(const StreamTable *t, uint64_t hash, int step) noexcept nogil:
+    cdef uint32_t i
+    cdef const Stream *s
+    if step == 0:
+        ask(&t.buckets[bucket_of(t, hash)])
+        return
+    i = t.buckets[bucket_of(t, hash)]
+    if i == NIL:
+        return
+    s = &t.streams[i]
+    if step == 1:
+        ask(s)
+        ask(<const uint8_t *>s + 64)
+        ask(<const uint8_t *>s + 128)
+        ask(<const uint8_t *>s + 192)
+        return
+    if s.chain != NIL:
+        ask(&t.streams[s.chain])
+    if s.lru_prev != NIL:
+        ask(&t.streams[s.lru_prev].lru_prev)
+    if s.lru_next != NIL:
+        ask(&t.streams[s.lru_next].lru_prev)
 
 
 cdef void stream_drop(StreamTable *t, Stream *s, int64_t ts) noexcept nogil:
