@@ -217,6 +217,32 @@ def test_networks_of_the_interface_are_hosts() -> None:
     assert (seen["in"], seen["out"], seen["unknown_dir"]) == (5, 0, 0)
 
 
+def test_networks_that_come_later(caplog: pytest.LogCaptureFixture) -> None:
+    """A machine that gets its address after the capture began counts directions from then on."""
+    caplog.set_level(logging.INFO, "netprobe.input")
+    handlers = handlers_of("net")
+    with netns.pair() as (sender, receiver), running(receiver, handlers, bpf="udp port 7777") as stream:
+        for end in (sender, receiver):
+            end.ip("link", "set", end.iface, "arp", "on")
+        sender.ip("address", "add", "10.99.0.1/24", "dev", sender.iface)
+
+        def send() -> None:
+            with sender.inside(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+                out.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+                out.sendto(b"x", ("10.99.0.255", 7777))
+
+        send()
+        netns.until(lambda: document(handlers)["packets"]["total"] == 1, "a datagram")
+        assert document(handlers)["packets"]["unknown_dir"] == 1
+        receiver.ip("address", "add", "10.99.0.2/24", "dev", receiver.iface)
+        netns.until(lambda: "10.99.0.2/24" in caplog.text, "a line about the address")
+        send()
+        netns.until(lambda: document(handlers)["packets"]["total"] == 2, "another one")
+        assert stream.info()["pcap"]["host_ips"] == {"ipv4": ["10.99.0.2/24"]}
+    seen = document(handlers)["packets"]
+    assert (seen["in"], seen["unknown_dir"]) == (1, 1)
+
+
 def test_an_interface_that_vanishes_and_returns(captures: Path, caplog: pytest.LogCaptureFixture) -> None:
     handlers = handlers_of("net,pcap")
     caplog.set_level(logging.WARNING, "netprobe.input")

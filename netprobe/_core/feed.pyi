@@ -24,12 +24,10 @@ class Feed:
     ) -> None: ...
     def run(self, source: PacketSource) -> None:
         """Feed from this source in the calling thread. Returns when it has ended, or after stop()."""
-    def configure(
-        self,
-        hosts: Iterable[tuple[int, bytes, int]],
-        compile_filter: Callable[[int], BpfProgram] | None = None,
-    ) -> None:
-        """Other host networks and filter, while it does not run."""
+    def filter_by(self, compile_filter: Callable[[int], BpfProgram] | None) -> None:
+        """Another filter, while it does not run; ValueError if it does."""
+    def hosts(self, hosts: Iterable[tuple[int, bytes, int]]) -> None:
+        """Other host networks from the next batch on."""
     def wake(self) -> None:
         """Let a source that waits for packets look at the mailbox."""
     def stop(self) -> None:

@@ -13,7 +13,7 @@ from netprobe._core.acc_pcap cimport Pcap
 from netprobe._core.acc_resources cimport Resources
 from netprobe._core.bpf cimport BpfProgram
 from netprobe._core.clock cimport Clock, read_clock
-from netprobe._core.decode cimport N_CAUSES, decode_batch, free_hosts, set_hosts
+from netprobe._core.decode cimport N_CAUSES, DecodeConfig, decode_batch, free_hosts, set_hosts
 from netprobe._core.engine cimport (
     MAX_PERIODS, Engine, desk_free, desk_init, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init,
     pthread_cond_wait, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock)
@@ -47,6 +47,7 @@ cdef enum:
     DO_LOOK
     DO_READING
     DO_POLICIES
+    DO_HOSTS
     DO_FINISH
 
 
@@ -270,6 +271,7 @@ cdef class Feed:
 
     cdef void obey(self, Command *c) noexcept nogil:
         cdef uint32_t i
+        cdef DecodeConfig before
         if c.kind == DO_ADD:
             lend(<Engine>c.engine, &self.desk)
             # live, a period begins when somebody begins to watch
@@ -293,6 +295,10 @@ cdef class Feed:
             for i in range(self.roster.n_gauges):
                 (<Resources>self.roster.gauges[i]).change(
                     c.args[0], c.args[1], self.last_ts if self.recorded else self.clock.now())
+        elif c.kind == DO_HOSTS:
+            before = self.decode
+            self.decode = (<DecodeConfig *>c.data)[0]
+            (<DecodeConfig *>c.data)[0] = before
         elif c.kind == DO_FINISH:
             for i in range(self.roster.n_engines):
                 finish_engine(<Engine>self.roster.engines[i], 0 if self.recorded else self.clock.now())
@@ -346,12 +352,10 @@ cdef class Feed:
         np_flag_set(&self.stopping, 1)
         self.wake()
 
-    def configure(self, hosts, compile_filter=None):
-        """Other host networks and filter, while it does not run."""
+    def filter_by(self, compile_filter):
+        """Another filter, while it does not run."""
         if self.running:
             raise ValueError("runs")
-        free_hosts(&self.decode)
-        set_hosts(&self.decode, list(hosts))
         self.compile_filter = compile_filter
         self.has_filter = compile_filter is not None
         self.programs = {}
@@ -377,6 +381,16 @@ cdef class Feed:
         # only now nobody looks at the old one any more
         self.members = members
         free_roster(old)
+
+    def hosts(self, hosts):
+        """Other host networks from the next batch on."""
+        cdef DecodeConfig config
+        memset(&config, 0, sizeof(config))
+        config.inner = self.decode.inner
+        set_hosts(&config, list(hosts))
+        # the command leaves the ones before in its place
+        self._do(DO_HOSTS, None, data=<size_t>&config)
+        free_hosts(&config)
 
     def reading(self, received, os_drops, if_drops):
         """Tell the pcap handlers the capture's running totals."""

@@ -24,15 +24,15 @@ AUTO = "auto"
 class Opened:
     """A source that can be read.
 
-    ``kind``: ``af_packet``, ``libpcap``, ``mock``, or ``unknown`` for a file. ``hosts``: networks found on
-    the interface. ``drops``: the capture's running totals. ``warnings``: after the end, what was wrong with
-    a file.
+    ``kind``: ``af_packet``, ``libpcap``, ``mock``, or ``unknown`` for a file. ``hosts``: the networks of the
+    interface at present. ``drops``: the capture's running totals. ``warnings``: after the end, what was wrong
+    with a file.
     """
 
     source: PacketSource
     kind: str
     iface: str = ""
-    hosts: tuple[str, ...] = ()
+    hosts: Callable[[], list[str]] = list
     compile_filter: Callable[[int], BpfProgram] | None = None
     drops: Callable[[], Mapping[str, int]] | None = None
     state: Callable[[], str] | None = None
@@ -102,7 +102,7 @@ def _live(iface: str, source: str, expression: str) -> Opened:
         capture.source,
         source,
         iface=name,
-        hosts=tuple(interface_hosts(name)),
+        hosts=lambda: interface_hosts(name),
         drops=capture.drops,
         state=lambda: str(capture.state),
         closing=closing,

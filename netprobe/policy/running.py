@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -51,7 +52,7 @@ class InputStream:
         self.clock = Clock() if clock is None else clock
         self.warnings: list[str] = []
         self.error: NetprobeError | None = None
-        self._hosts: tuple[str, ...] = ()
+        self._hosts: list[str] = []
         self._feed = Feed(recorded=self.recorded, clock=self.clock)
         self._sets: list[HandlerSet] = []
         # who changes the roster, starts and stops; never held by the capture thread
@@ -159,11 +160,20 @@ class InputStream:
 
     def _use(self, opened: Opened) -> None:
         """Read this from now on."""
-        self._hosts = opened.hosts
-        hosts = parse_hosts(self.config.get("host_spec")) + parse_hosts(opened.hosts)
-        self._feed.configure(hosts, opened.compile_filter)
+        self._feed.filter_by(opened.compile_filter)
+        self._feed.hosts(parse_hosts(self.config.get("host_spec")))
+        self._hosts = []
+        self._use_hosts(opened.hosts())
         with self._drops_lock:
             self._opened = opened
+
+    def _use_hosts(self, found: list[str]) -> None:
+        """The networks of the interface are these."""
+        if found == self._hosts:
+            return
+        self._hosts = found
+        self._feed.hosts(parse_hosts(self.config.get("host_spec")) + parse_hosts(found))
+        LOG.info("input %s: networks of %s: %s", self.name, self.iface, ", ".join(found) or "none")
 
     def _run(self) -> None:
         try:
@@ -220,7 +230,7 @@ class InputStream:
     # --- drops ---
 
     def _tick(self) -> None:
-        """Once a second: drops, the state of the interface, copies that nobody needs any more."""
+        """Once a second: drops, the interface and its networks, copies that nobody needs any more."""
         state = "up"
         while not self._stop.wait(TICK_SECONDS):
             self._read_drops()
@@ -232,6 +242,10 @@ class InputStream:
             if now != state:
                 LOG.warning("input %s: interface %s is %s", self.name, self.iface, now)
                 state = now
+            # a machine may start to capture before it has its addresses
+            if state == "up" and opened is not None:
+                with contextlib.suppress(NetprobeError, OSError):
+                    self._use_hosts(opened.hosts())
 
     def _read_drops(self) -> None:
         """Tell the pcap handlers what the capture has lost so far."""
