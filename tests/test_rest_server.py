@@ -168,6 +168,35 @@ def test_stop_with_open_connections(manager: Any) -> None:
             one.close()
 
 
+def test_stop_while_something_is_rendered(manager: Any, monkeypatch: Any, caplog: Any) -> None:
+    """A rendering that takes longer than the server's grace does not hold up the end, and leaves no trace."""
+    monkeypatch.setattr("netprobe.agent.server.GRACE_SECONDS", 1)
+    gate = threading.Event()
+    policy = manager.policies["default"]
+    render = policy.bucket_json
+
+    def slow(n: int) -> Any:
+        gate.wait(60)
+        return render(n)
+
+    policy.bucket_json = slow
+    try:
+        with running(manager) as server, server.connect() as connection:
+            connection.sendall(b"GET /api/v1/metrics/bucket/0 HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert until(lambda: server.server._uvicorn.server_state.tasks)  # type: ignore[union-attr]
+            server.close()
+            assert statuses(read_all(connection)) == [503]
+            gate.set()
+            assert until(lambda: "web-read_0" not in [thread.name for thread in threading.enumerate()])
+        texts = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+        # uvicorn's own line
+        assert texts == ["Cancel 1 running task(s), timeout graceful shutdown exceeded"]
+        assert [record for record in caplog.records if record.exc_info] == []
+    finally:
+        gate.set()
+        policy.bucket_json = render
+
+
 def test_stop_before_run(manager: Any) -> None:
     server = Server(create_app(manager), "127.0.0.1", 0)
     server.start()

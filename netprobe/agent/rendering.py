@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -43,17 +44,40 @@ class Work:
             found = Future()
             self._waiting[key] = found
             self._readers.submit(_carry, found, begin)
-        # a client that goes away must not take the answer from the others
-        return await asyncio.shield(asyncio.wrap_future(found))
+        return await _result_of(found)
 
     async def change(self, function: Callable[[], Answer]) -> Answer:
         # what was begun is finished, also when the client goes away
-        return await asyncio.shield(asyncio.wrap_future(self._writer.submit(function)))
+        return await _result_of(self._writer.submit(function))
 
     def close(self) -> None:
         """Let the threads end; what has begun is finished."""
         self._readers.shutdown(wait=False)
         self._writer.shutdown(wait=False)
+
+
+def _result_of(work: Future[Answer]) -> asyncio.Future[Answer]:
+    """Work of a thread, for one who waits on the event loop.
+
+    A client that goes away takes the answer from nobody else; work that ends after the loop is no trouble.
+    """
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[Answer] = loop.create_future()
+
+    def settle() -> None:
+        if not waiter.done():
+            error = work.exception()
+            if error is None:
+                waiter.set_result(work.result())
+            else:
+                waiter.set_exception(error)
+
+    def tell(_: Future[Answer]) -> None:
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle)
+
+    work.add_done_callback(tell)
+    return waiter
 
 
 def _carry(future: Future[Answer], function: Callable[[], Answer]) -> None:

@@ -219,6 +219,10 @@ class _Logged:
             scope = {**scope, "path": "/%"}
         try:
             await self._app(scope, receive, watched)
+        except asyncio.CancelledError:
+            # the server has waited long enough; a traceback would help nobody
+            if not status:
+                await _response(text("the agent is stopping", 503))(scope, receive, watched)
         finally:
             method = scope["method"]
             known = method if method in METHODS else "other"
