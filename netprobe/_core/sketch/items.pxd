@@ -15,6 +15,7 @@ cdef struct Items:
 cdef bint is_array(object value)                       # a buffer that is not one item by itself
 cdef object unwrap(object value)                       # the array behind a column of pandas and the like
 cdef int open_items(Items *items, object value) except -1   # TypeError for formats that are not in the list
+cdef int open_numbers(Items *items, object value) except -1 # of kinds i, u and f only, TypeError for others
 cdef void close_items(Items *items)
 # the text of item i: UTF-8, numpy's padding removed; `room` has 2 * size + 24 bytes. -1: bytes that are not ASCII
 cdef Py_ssize_t item_text(const Items *items, Py_ssize_t i, uint8_t *room) noexcept nogil

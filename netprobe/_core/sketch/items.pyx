@@ -55,6 +55,14 @@ cdef int open_items(Items *items, object value) except -1:
     return 0
 
 
+cdef int open_numbers(Items *items, object value) except -1:
+    open_items(items, value)
+    if items.kind in (c's', c'w'):
+        close_items(items)
+        raise TypeError("values are numbers, not text")
+    return 0
+
+
 cdef void close_items(Items *items):
     PyBuffer_Release(&items.view)
 

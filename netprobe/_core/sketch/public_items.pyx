@@ -17,6 +17,7 @@ from netprobe._core.sketch.items cimport (
 from netprobe._core.sketch.kll cimport kll_set_seed
 from netprobe._core.sketch.pack cimport (
     Reader, check, finish, pack_freq, pack_full_freq, pack_hll, reader_of, unpack_full_freq)
+from netprobe._core.sketch.stored cimport Exchanged
 
 cdef enum:
     MAX_TEXT = 65535
@@ -49,7 +50,7 @@ cdef inline uint32_t coupon_double(double value) noexcept nogil:
     return hll_coupon(<const uint8_t *>&value, 8)
 
 
-cdef class Cardinality:
+cdef class Cardinality(Exchanged):
     """Count of distinct items: HyperLogLog, exact while few.
 
     With the default lg_k = 14 the first 1536 distinct items are counted exactly (but for items that share 32
@@ -61,6 +62,7 @@ cdef class Cardinality:
     bytes as they are, addresses of `ipaddress` as their 4 or 16 bytes in network order. Empty text is ignored.
     """
 
+    _foreign = "hll_sketch"
     cdef Hll sketch
 
     def __cinit__(self, int lg_k=HLL_LG_K):
@@ -183,19 +185,6 @@ cdef class Cardinality:
         new.sketch = sketch
         return new
 
-    @classmethod
-    def from_datasketches(cls, sketch):
-        """Take over an `hll_sketch` of the datasketches package."""
-        return cls.deserialize(sketch.serialize_compact())
-
-    def to_datasketches(self):
-        """The same as an `hll_sketch` of the datasketches package."""
-        from datasketches import hll_sketch
-        return hll_sketch.deserialize(self.serialize())
-
-    def __reduce__(self):
-        return type(self).deserialize, (self.serialize(),)
-
     def __repr__(self):
         return f"<Cardinality {self.estimate():.0f} lg_k={self.lg_k}{' exact' if self.is_exact else ''}>"
 
@@ -211,7 +200,7 @@ cdef bytes text_of(item):
     raise TypeError(f"cannot count a {type(item).__name__} by name")
 
 
-cdef class TopN:
+cdef class TopN(Exchanged):
     """Most frequent items: exact while distinct items fit, with stated bounds after that.
 
     Up to 0.75 * 2^lg_max items are tracked (6144 by default). When more come, all counts are lowered by their
@@ -220,6 +209,7 @@ cdef class TopN:
     Items are names: str, bytes (text in UTF-8; other bytes are escaped), integers and addresses by their text.
     """
 
+    _foreign = "frequent_strings_sketch"
     cdef Freq sketch
 
     def __cinit__(self, int lg_max=FREQ_LG_MAX):
@@ -371,16 +361,6 @@ cdef class TopN:
         freq_free(&new.sketch)
         new.sketch = sketch
         return new
-
-    @classmethod
-    def from_datasketches(cls, sketch):
-        """Take over a `frequent_strings_sketch` of the datasketches package."""
-        return cls.deserialize(sketch.serialize())
-
-    def to_datasketches(self):
-        """The same as a `frequent_strings_sketch` of the datasketches package."""
-        from datasketches import frequent_strings_sketch
-        return frequent_strings_sketch.deserialize(self.serialize())
 
     @classmethod
     def _unpickle(cls, bytes data):

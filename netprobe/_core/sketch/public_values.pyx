@@ -5,7 +5,8 @@ from libc.stdint cimport INT64_MAX, INT64_MIN, UINT64_MAX, int64_t, uint8_t, uin
 
 from netprobe._core.sketch.hist cimport (
     Hist, hist_boundaries, hist_free, hist_init, hist_intervals, hist_merge, hist_update_weighted)
-from netprobe._core.sketch.items cimport Items, close_items, is_array, item_double, item_int, open_items, unwrap
+from netprobe._core.sketch.items cimport (
+    Items, close_items, is_array, item_double, item_int, open_items, open_numbers, unwrap)
 from netprobe._core.sketch.kll cimport (
     KLL_DENSE, KLL_K, Kll, kll_add_int, kll_count, kll_free, kll_init, kll_merge, kll_range, kll_rank,
     kll_update, kll_update_weighted)
@@ -15,18 +16,20 @@ from netprobe._core.sketch.pack cimport (
     unpack_hist, unpack_rate)
 from netprobe._core.sketch.rate cimport (
     RateTable, rate_add, rate_close, rate_copy, rate_free, rate_init, rate_merge, rate_row)
+from netprobe._core.sketch.stored cimport Exchanged, Stored
 
 RANKS = (0.5, 0.9, 0.95, 0.99)
 cdef int64_t SECOND = 1000000000
 
 
-cdef class Quantiles:
+cdef class Quantiles(Exchanged):
     """Quantiles of numbers: KLL, exact for the first k values, then within `rank_error` of the rank.
 
     dense=True counts integers from 0 to 2047 (packet sizes) by value, exactly however many there are, until
     the sketch is serialised. NaN is ignored.
     """
 
+    _foreign = "kll_doubles_sketch"
     cdef Kll sketch
 
     def __cinit__(self, int k=KLL_K, *, bint dense=False):
@@ -81,10 +84,8 @@ cdef class Quantiles:
             else:
                 kll_update_weighted(&self.sketch, value, weight)
             return
-        open_items(&items, value)
+        open_numbers(&items, value)
         try:
-            if items.kind in (c's', c'w'):
-                raise TypeError("values are numbers, not text")
             if weight != 1:
                 for i in range(items.n):
                     kll_update_weighted(&self.sketch, item_double(&items, i), weight)
@@ -141,16 +142,6 @@ cdef class Quantiles:
         return new
 
     @classmethod
-    def from_datasketches(cls, sketch):
-        """Take over a `kll_doubles_sketch` of the datasketches package."""
-        return cls.deserialize(sketch.serialize())
-
-    def to_datasketches(self):
-        """The same as a `kll_doubles_sketch` of the datasketches package."""
-        from datasketches import kll_doubles_sketch
-        return kll_doubles_sketch.deserialize(self.serialize())
-
-    @classmethod
     def _unpickle(cls, bytes data):
         cdef Quantiles new = cls()
         cdef Reader r = reader_of(data, b"NPQU\x01")
@@ -169,7 +160,7 @@ cdef class Quantiles:
         return f"<Quantiles of {self.count} values{shown}>"
 
 
-cdef class Histogram:
+cdef class Histogram(Stored):
     """Counts over the boundaries 10^(i/18), exactly: 315 for integers, 486 for floating numbers.
 
     A boundary b counts the values in (previous boundary, b], the first one everything up to it.
@@ -201,10 +192,8 @@ cdef class Histogram:
         if not is_array(value):
             hist_update_weighted(&self.sketch, value, weight)
             return
-        open_items(&items, value)
+        open_numbers(&items, value)
         try:
-            if items.kind in (c's', c'w'):
-                raise TypeError("values are numbers, not text")
             for i in range(items.n):
                 hist_update_weighted(&self.sketch, item_double(&items, i), weight)
         finally:
@@ -241,9 +230,6 @@ cdef class Histogram:
         finish(&r)
         return new
 
-    def __reduce__(self):
-        return type(self).deserialize, (self.serialize(),)
-
     def __repr__(self):
         return f"<Histogram of {self.count} values, {'integer' if self.integer else 'floating'} boundaries>"
 
@@ -258,7 +244,7 @@ cdef int64_t stamp_of(value) except? -1:
     return <int64_t>seconds
 
 
-cdef class Rate:
+cdef class Rate(Stored):
     """Events per second, by their own time stamps, and the quantiles over the seconds.
 
     Seconds without an event count as zero and cost nothing. The last second, being cut short, is no sample.
@@ -406,16 +392,13 @@ cdef class Rate:
         new.started = held[5] == 1
         return new
 
-    def __reduce__(self):
-        return type(self).deserialize, (self.serialize(),)
-
     def __repr__(self):
         values = self.quantiles()
         shown = "" if values is None else ": p50={:g} p90={:g} p95={:g} p99={:g}".format(*values)
         return f"<Rate over {self.seconds} seconds{shown}>"
 
 
-cdef class Counter:
+cdef class Counter(Stored):
     """A sum of 64 bits that only grows; OverflowError beyond."""
 
     cdef uint64_t n
@@ -475,9 +458,6 @@ cdef class Counter:
         if len(held) != 13 or held[:5] != b"NPCT\x01":
             raise ValueError("not the bytes of a counter")
         return cls(int.from_bytes(held[5:], "little"))
-
-    def __reduce__(self):
-        return type(self).deserialize, (self.serialize(),)
 
     def __repr__(self):
         return f"<Counter {self.n}>"
