@@ -108,6 +108,8 @@ def test_port_is_free_at_once_after_use(manager: Any) -> None:
     [
         ("192.0.2.1", 10853, "unable to bind to 192.0.2.1:10853: cannot assign requested address"),
         ("no.such.host.invalid", 1, "unable to bind to no.such.host.invalid:1: "),
+        ("a..b", 10853, "unable to bind to a..b:10853: no host can have this name"),
+        ("a" * 64, 10853, "unable to bind to " + "a" * 64 + ":10853: no host can have this name"),
         ("127.0.0.1", 65536, "unable to bind to 127.0.0.1:65536: a port lies between 0 and 65535"),
         ("127.0.0.1", -1, "unable to bind to 127.0.0.1:-1: "),
         ("2001:db8::1", 10853, "unable to bind to [2001:db8::1]:10853: "),

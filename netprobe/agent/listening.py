@@ -45,6 +45,9 @@ class Listener:
             # getaddrinfo's errors have a text of their own
             reason = error.strerror or str(error)
             raise InputError(f"unable to bind to {self.address}: {reason[:1].lower()}{reason[1:]}") from None
+        except ValueError:
+            # empty labels, labels of more than 63 characters, zero bytes
+            raise InputError(f"unable to bind to {self.address}: no host can have this name") from None
 
     def close(self) -> None:
         for one in self.sockets:
