@@ -14,7 +14,7 @@ from scapy.packet import Packet, Raw
 from scapy.utils import wrpcap
 
 from netprobe._core.app_flow import APP_COLUMNS, AppRows
-from netprobe.flow_columns import APP_SCHEMA, REASONS, flows
+from netprobe.flow_columns import APP_SCHEMA, REASONS, SCHEMA, flows
 
 CAPTURES = Path(__file__).parent / "captures"
 APP_NAMES = [column.name for column in APP_SCHEMA]
@@ -77,6 +77,23 @@ def test_schema_is_what_the_core_has() -> None:
         assert (column.dtype, column.arrow, column.absent) == (
             ("i8", "l", -1) if kind == "number" else ("text", "u", None)
         )
+
+
+def test_page_lists_the_columns() -> None:
+    """docs/flows.md: every column once, in order, with what it is; `out_` and `in_` in one line."""
+    page = (Path(__file__).parents[1] / "docs" / "flows.md").read_text()
+    found = {}
+    for line in page.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("| `") and len(cells) == 5:
+            for name in cells[0].replace("`", "").split(", "):
+                found[name] = cells[1:]
+    want = {}
+    for c in (*SCHEMA, *APP_SCHEMA):
+        unknown = "None" if c.dtype == "text" else "" if c.absent is None else str(c.absent)
+        want[c.name] = [c.dtype, c.unit, c.doc, unknown]
+    assert found == want
+    assert list(found) == list(want)
 
 
 def test_no_rows_no_names() -> None:
