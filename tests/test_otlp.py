@@ -264,7 +264,8 @@ def test_retry_after(receiver: Receiver, push: Any) -> None:
     receiver.plan, receiver.more_headers = [503], {"Retry-After": "1"}
     push(demo_manager(), receiver.port)
     assert until(lambda: len(receiver.times) >= 2)
-    assert receiver.times[1] - receiver.times[0] >= 1
+    # instead of 0.02 s; clocks of two processors differ a little
+    assert receiver.times[1] - receiver.times[0] >= 0.9
 
 
 def test_refused_requests_are_lost_and_counted(receiver: Receiver, push: Any, caplog: Any) -> None:
