@@ -14,7 +14,7 @@ from libc.errno cimport E2BIG, EINVAL, ENETDOWN, ENOMEM, errno
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memmove, memset, strerror
+from libc.string cimport memcpy, memset, strerror
 from posix.ioctl cimport ioctl
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 from posix.unistd cimport close
@@ -554,6 +554,8 @@ cdef class Ring(LiveSource):
         cdef RawPacket *raw
         cdef uint8_t *next
         cdef uint8_t *far
+        cdef uint64_t first
+        cdef uint32_t second
         cdef uint32_t caplen, wirelen, room, link_bytes
         cdef int kind, tagged
         cdef int n = 0
@@ -600,7 +602,10 @@ cdef class Ring(LiveSource):
                 if h.tp_status & TP_STATUS_VLAN_VALID and caplen >= MACS:
                     tagged = 1
                     data -= TAG
-                    memmove(data, data + TAG, MACS)
+                    memcpy(&first, data + TAG, 8)
+                    memcpy(&second, data + TAG + 8, 4)
+                    memcpy(data, &first, 8)
+                    memcpy(data + 8, &second, 4)
                     put16(data + MACS,
                           h.hv1.tp_vlan_tpid if h.tp_status & TP_STATUS_VLAN_TPID_VALID else <uint16_t>ETH_P_8021Q)
                     put16(data + MACS + 2, <uint16_t>h.hv1.tp_vlan_tci)
