@@ -78,7 +78,7 @@ def _run(options: Options) -> int:
     if options.interface is not None:
         from netprobe.export.inputs import check_interface
 
-        check_interface(options.interface)
+        check_interface(options.interface, _expression(options))
     LOG.debug("kprobe %s, Python %s", __version__, sys.version.split()[0])
     LOG.debug("configuration: %s", _describe(options, settings))
     for flag in options.idle_flags:
@@ -181,16 +181,23 @@ def _describe(options: Options, settings: Settings | None) -> dict[str, Any]:
     return shown if settings is None else {**shown, **settings.describe()}
 
 
+def _expression(options: Options) -> str | None:
+    """What passes; live, the kernel does a mode's first choice."""
+    if options.mode == "flow" or options.mode_filter:
+        return options.filter if options.mode == "flow" else options.mode_filter
+    if options.read is not None or options.mirrored:
+        return None
+    from netprobe.export.modes import DNS_PORTS, live_filter
+
+    return live_filter(options.mode, DNS_PORTS if options.mode == "dns" else options.mode_ports)
+
+
 def _open(options: Options) -> Input:
     from netprobe.export.inputs import FileInput, LiveInput
 
-    expression = options.filter if options.mode == "flow" else options.mode_filter
+    expression = _expression(options)
     if options.read is not None:
         return FileInput(options.read, expression)
-    if options.mode != "flow" and not expression and not options.mirrored:
-        from netprobe.export.modes import DNS_PORTS, live_filter
-
-        expression = live_filter(options.mode, DNS_PORTS if options.mode == "dns" else options.mode_ports)
     assert options.interface is not None
     group = options.fanout_group
     return LiveInput(

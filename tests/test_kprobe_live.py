@@ -370,7 +370,17 @@ def test_interfaces_and_permissions(tmp_path: Path) -> None:
     assert "Error: lo: no permission to capture" in run.stderr.splitlines()[-1]
 
 
-def test_second_signal_ends_at_once() -> None:
+def test_nobody_is_told_of_what_cannot_be() -> None:
+    """A wrong filter or a missing right ends the program before it asks for, or makes, a device."""
+    with KentikServer([]) as stand_in:
+        urls = [f"--{k}-url={getattr(stand_in, k + '_url')}" for k in ("api", "flow", "metrics", "dns")]
+        flags = ["-i", "lo", *urls, "--device-name", "new", "--device-plan", "5"]
+        done = kprobe(*flags, "--filter", "no such word", code=1, env=CREDENTIALS)
+        assert done.stderr.startswith("Error: filter ")
+        assert stand_in.requests == []
+
+
+def test_a_signal_ends_a_capture_of_nothing() -> None:
     with netns.Namespace() as alone:
         run = alone.popen(*KPROBE, "-i", "lo", "--export", "jsonl", env=ENVIRONMENT, stdin=subprocess.DEVNULL)
         run.wait_for("capturing")

@@ -99,18 +99,25 @@ class FileInput:
         self._open.close()
 
 
-def check_interface(name: str) -> None:
-    """InputError in kprobe's words for an interface that is not there (kprobe.md 1.4)."""
-    from netprobe.inputs.live import list_interfaces
+def check_interface(name: str, filter: str | None) -> None:
+    """Could it be captured? To be asked before Kentik is told of it.
+
+    InputError for an interface that is not there, in kprobe's words (kprobe.md 1.4), or without the right to
+    capture. ConfigError for a wrong filter.
+    """
+    from netprobe.inputs.live import list_interfaces, open_live
 
     known = [interface.name for interface in list_interfaces()]
     if name not in known:
         raise InputError(f"unsupported interface {name}, there are: {', '.join(known)}")
+    open_live(name, filter=filter or None, promisc=False, ring_mb=1).close()
 
 
 class LiveInput:
-    """An interface. fanout: group and mode (hash, lb, cpu). InputError: it cannot be opened. ConfigError: the
-    filter is wrong."""
+    """An interface. fanout: group and mode (hash, lb, cpu).
+
+    InputError: it cannot be opened. ConfigError: the filter is wrong.
+    """
 
     live = True
     compile_filter: Compiler | None = None
