@@ -149,7 +149,9 @@ class OtlpPusher:
                 except Exception:
                     log.exception("OTLP: a push could not be made")
             if self._queue and now >= next_try:
-                next_try = time.monotonic() + self._deliver()
+                pause = self._deliver()
+                # from the end of the attempt, which may have taken its time
+                next_try = time.monotonic() + pause
         for left in self._queue:
             self.lost["stopped"] += left.points
         self._queue.clear()
