@@ -346,6 +346,17 @@ def test_stop_is_quick_and_counts_what_waited(push: Any) -> None:
     assert pusher.lost["stopped"] > 0
 
 
+def test_stop_does_not_wait_for_a_silent_receiver(push: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        pusher = push(demo_manager(), listener.getsockname()[1], timeout=30)
+        listener.settimeout(20)
+        connection, _ = listener.accept()
+        with connection:
+            begin = time.monotonic()
+            pusher.stop()
+            assert time.monotonic() - begin < 10
+
+
 def test_no_http_at_all(push: Any, caplog: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, caplog.at_level(logging.WARNING):
         pusher = push(demo_manager(), listener.getsockname()[1])

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 CONTENT_TYPE = "application/x-protobuf"
 # per attempt: connecting, and each wait for bytes
 TIMEOUT = 10.0
+# how long stop() waits for an attempt under way
+STOP_SECONDS = 2.0
 # pauses after failures, in seconds: doubled from the first to the last
 FIRST_PAUSE = 1.0
 LAST_PAUSE = 60.0
@@ -114,7 +116,8 @@ class OtlpPusher:
         """End soon; what still waits is lost, and counted."""
         self._end.set()
         if self._thread is not None:
-            self._thread.join(self._timeout + 1)
+            # a receiver that says nothing does not hold up the end: the thread ends with the process
+            self._thread.join(STOP_SECONDS)
             self._thread = None
 
     def numbers(self) -> Iterator[tuple[str, str, str, float, dict[str, str]]]:
