@@ -494,11 +494,16 @@ def test_entry_of_the_container(tmp_path: Path) -> None:
 
     def entry(*argv: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        environment |= {"GEO": str(tmp_path), "IANA": str(tmp_path)}
         return subprocess.run(
             [str(DEPLOY / "entry.sh"), *argv], capture_output=True, text=True, env=environment
         )
 
     assert entry("pktvisord", "-v", "eth0").stdout == "pktvisord -v eth0\n"
+    (tmp_path / "city.mmdb").touch()
+    (tmp_path / "custom-iana.csv").touch()
+    shown = f"--default-service-registry {tmp_path}/custom-iana.csv --default-geo-city {tmp_path}/city.mmdb"
+    assert entry("pktvisord", "eth0").stdout == f"pktvisord {shown} eth0\n"
     assert entry("pktvisor", "-p", "1").stdout == "pktvisor-cli -p 1\n"
     assert entry("pktvisor-pcap", "a b").stdout == "pktvisor-pcap a b\n"
     for argv in ((), ("sh", "-c", "true")):
