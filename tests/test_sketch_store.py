@@ -319,7 +319,7 @@ def test_numbers_are_exact_however_many():
     rng = random.Random(4)
     half = {value: rng.randint(1, 50) for value in rng.sample(range(65536), 40000)}
     rest = {value: rng.randint(1, 50) for value in rng.sample(range(65536), 9000)}
-    few = {value: 7 for value in range(100, 200)}
+    few = dict.fromkeys(range(100, 200), 7)
     truth = Counter(half) + Counter(rest) + Counter(few)
     whole = ports(half)
     whole.merge(ports(rest), False)
@@ -339,9 +339,9 @@ def test_numbers_are_exact_however_many():
 
 def test_a_count_of_numbers_too_large_for_its_cell():
     weights = dict.fromkeys(range(20000), 3) | {53: 2**40}
-    for given in (weights, dict(sorted(weights.items(), reverse=True))):
+    for offered in (weights, dict(sorted(weights.items(), reverse=True))):
         target = ports(dict.fromkeys(range(20000), 1))
-        for value, weight in given.items():
+        for value, weight in offered.items():
             target.add_topn(0, number(value), weight)
         (key, count), *_ = target.topn(0)
         error = target.topn_error(0)
