@@ -491,6 +491,30 @@ def test_interfaces_can_still_be_opened(alone: netns.Namespace) -> None:
     assert agent.stop() == 0
 
 
+@root
+@replay
+def test_an_interface_that_returns_is_opened_again(alone: netns.Namespace) -> None:
+    """The socket for the new one is made by another user, with what is left of the privileges."""
+
+    def wire() -> None:
+        alone.ip("link", "add", "back0", "type", "veth", "peer", "name", "back1")
+        for name in ("back0", "back1"):
+            alone.run("sysctl", "-qw", f"net.ipv6.conf.{name}.disable_ipv6=1")
+            alone.ip("link", "set", name, "up")
+
+    wire()
+    agent = Agent(alone, "--user", "nobody", "back0")
+    alone.replay(DEMO, iface="back1")
+    agent.wait_total(DEMO_PACKETS)
+    alone.ip("link", "del", "back0")
+    agent.wait_log(r"\[warning\] .*interface back0 is gone")
+    wire()
+    agent.wait_log(r"interface back0 is up")
+    alone.replay(DEMO, iface="back1")
+    assert agent.wait_total(2 * DEMO_PACKETS) == 2 * DEMO_PACKETS
+    assert agent.stop() == 0
+
+
 def test_where_code_can_be_read_it_is_loaded_late() -> None:
     code = "from netprobe.agent.preload import reachable; print(reachable(None))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
