@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent_fakes import DEMO, FakePolicy, demo_manager, running, until, windows_of
+from agent_fakes import DEMO, FakePolicy, demo_manager, read_all, running, until, windows_of
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
@@ -362,8 +362,10 @@ def test_no_http_at_all(push: Any, caplog: Any) -> None:
         pusher = push(demo_manager(), listener.getsockname()[1])
         connection, _ = listener.accept()
         with connection:
-            connection.recv(100)
             connection.sendall(b"SSH-2.0-nothing\r\n\r\n")
+            connection.shutdown(socket.SHUT_WR)
+            # all of it: closing with something unread would be a reset
+            read_all(connection)
         assert until(lambda: pusher.failed_attempts)
     assert "BadStatusLine: SSH-2.0-nothing" in caplog.records[0].message
 
