@@ -21,6 +21,21 @@ PROGRAM = [sys.executable, "-m", "netprobe.cli.pktvisor_cli"]
 DEADLINE_S = 30
 
 
+class Patience:
+    """A deadline that a machine put to sleep does not use up: half a second at most passes per look."""
+
+    def __init__(self, seconds: float = DEADLINE_S) -> None:
+        self._left = seconds
+        self._last = time.monotonic()
+
+    @property
+    def lasts(self) -> bool:
+        now = time.monotonic()
+        self._left -= min(now - self._last, 0.5)
+        self._last = now
+        return self._left > 0
+
+
 class Terminal:
     """The program on a pseudo-terminal of its own.
 
@@ -53,9 +68,9 @@ class Terminal:
 
     def until(self, *texts: str) -> None:
         """Read until each text has been drawn."""
-        deadline = time.monotonic() + DEADLINE_S
+        patience = Patience()
         while missing := [text for text in texts if text.encode() not in self.output]:
-            assert time.monotonic() < deadline, f"{missing} not in {self.readable()}"
+            assert patience.lasts, f"{missing} not in {self.readable()}"
             if select.select([self.master], [], [], 0.1)[0]:
                 self.output += os.read(self.master, 65536)
 
@@ -70,9 +85,9 @@ class Terminal:
 
     def ended(self) -> int:
         """The exit code, having read what else came."""
-        deadline = time.monotonic() + DEADLINE_S
+        patience = Patience()
         while self.process.poll() is None:
-            assert time.monotonic() < deadline, self.readable()
+            assert patience.lasts, self.readable()
             if select.select([self.master], [], [], 0.05)[0]:
                 self.output += os.read(self.master, 65536)
         while select.select([self.master], [], [], 0)[0]:

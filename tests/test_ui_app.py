@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import agent_server
 import pytest
 from agent_server import AgentServer, per_policy, policy_object, serve
+from ptykit import Patience
 from textual import events
 from textual.containers import VerticalScroll
 from textual.pilot import Pilot
@@ -27,7 +27,6 @@ APP = "/api/v1/metrics/app"
 POLICIES = "/api/v1/policies"
 WINDOW = "/api/v1/policies/{}/metrics/window/5"
 KEYS = "q quit  p policy"
-DEADLINE_S = 20
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +70,14 @@ async def seen(pilot: Pilot[int], *texts: str) -> str:
     """The screen, as soon as all these texts stand on it."""
     app = pilot.app
     assert isinstance(app, AgentApp)
-    deadline = time.monotonic() + DEADLINE_S
+    patience = Patience()
     while True:
         await pilot.pause(0.02)
         now = "\n".join(screen(app))
         missing = [text for text in texts if text not in now]
         if not missing:
             return now
-        assert time.monotonic() < deadline, f"{missing} not in\n{now}"
+        assert patience.lasts, f"{missing} not in\n{now}"
 
 
 def drive(
@@ -202,16 +201,16 @@ def test_80_by_24(agent: AgentServer) -> None:
 
 
 async def settled(pilot: Pilot[int], page: VerticalScroll, row: int) -> None:
-    deadline = time.monotonic() + DEADLINE_S
+    patience = Patience()
     while page.scroll_y != row:
-        assert time.monotonic() < deadline, (page.scroll_y, row)
+        assert patience.lasts, (page.scroll_y, row)
         await pilot.pause(0.02)
 
 
 async def moved_down(pilot: Pilot[int], page: VerticalScroll) -> None:
-    deadline = time.monotonic() + DEADLINE_S
+    patience = Patience()
     while page.scroll_y == 0 or page.scroll_y != page.scroll_target_y:
-        assert time.monotonic() < deadline
+        assert patience.lasts
         await pilot.pause(0.02)
 
 
@@ -220,9 +219,9 @@ def test_resizing(agent: AgentServer) -> None:
         await seen(pilot, "Pkts 408")
         for size, where in (((80, 24), (0, 39)), ((200, 44), (0, 50)), ((120, 24), (0, 29))):
             await pilot.resize_terminal(*size)
-            deadline = time.monotonic() + DEADLINE_S
+            patience = Patience()
             while [panel.region.x for panel in app.query(TablePanel)][:2] != list(where):
-                assert time.monotonic() < deadline, [panel.region for panel in app.query(TablePanel)]
+                assert patience.lasts, [panel.region for panel in app.query(TablePanel)]
                 await pilot.pause(0.02)
 
     drive(agent, (200, 50), play)
