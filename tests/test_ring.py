@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import socket
 import struct
 import subprocess
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import netns
 import pytest
 from live_reader import Got, Reader
 
+import netprobe
+import netprobe.summary
 from netprobe._core.columns import ColumnReader
+from netprobe._core.live import LiveSource
 from netprobe.errors import InputError
 from netprobe.inputs.interfaces import Netlink
 from netprobe.inputs.live import Fanout, interface_hosts, list_interfaces, open_live, resolve_interface
@@ -23,7 +29,7 @@ pytestmark = [pytest.mark.root, pytest.mark.tool("ethtool")]
 
 RAW, COOKED, ETHERNET = 101, 113, 1
 TUNSETIFF, TUNSETLINK = 0x400454CA, 0x400454CD
-IFF_TUN_NO_PI = 0x0001 | 0x1000
+IFF_TUN_NO_PI, IFF_TAP_NO_PI = 0x1001, 0x1002
 
 
 def datagram(number: int, family: int = 4) -> bytes:
@@ -35,12 +41,14 @@ def datagram(number: int, family: int = 4) -> bytes:
 
 
 class Tun:
-    """A TUN device of some hardware type: packets written to it come in on its interface."""
+    """A TUN or TAP device of some hardware type: packets written to it come in on its interface."""
 
-    def __init__(self, namespace: netns.Namespace, name: str, hardware: int | None = None) -> None:
+    def __init__(
+        self, namespace: netns.Namespace, name: str, hardware: int | None = None, mode: int = IFF_TUN_NO_PI
+    ) -> None:
         with namespace.inside():
             self.fd = os.open("/dev/net/tun", os.O_RDWR)
-            fcntl.ioctl(self.fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TUN_NO_PI))
+            fcntl.ioctl(self.fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), mode))
         if hardware is not None:
             fcntl.ioctl(self.fd, TUNSETLINK, hardware)
         namespace.ip("link", "set", name, "up")
@@ -323,3 +331,72 @@ def test_interface_counters_are_those_that_ip_shows() -> None:
         (entry,) = json.loads(ns.ip("-j", "-s", "link", "show", "lo"))
         counters = entry["stats64"]
         assert link.packets == counters["rx"]["packets"] + counters["tx"]["packets"] == 12
+
+
+@pytest.mark.tool("tcpreplay")
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_hold_batches_side_by_side(
+    workers: int, captures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several threads hold batches of a small ring, and count what the file has."""
+    path = captures / "demo.pcap"
+    rounds = 8
+    settings = {"handlers": "net", "hosts": "10.77.0.2/32,fd77::2/128", "periods": 1}
+    wanted = netprobe.summarize([path] * rounds, **settings).to_dict()
+    with netns.pair() as (sender, receiver):
+        with receiver.inside():
+            capture = open_live(receiver.iface, ring_mb=2, timeout_ms=20)
+
+        @contextlib.contextmanager
+        def opened(*_: object) -> Iterator[tuple[object, LiveSource]]:
+            yield None, capture.source
+
+        monkeypatch.setattr(netprobe.summary, "open_capture", opened)
+        monkeypatch.setattr(netprobe.summary, "complaints", lambda *_: [])
+        monkeypatch.setattr(netprobe.summary, "check_path", lambda *_: None)
+        found: list[netprobe.Summary] = []
+        worker = threading.Thread(
+            target=lambda: found.append(netprobe.summarize("live", workers=workers, **settings))
+        )
+        worker.start()
+        sent = 0
+        for _ in range(rounds):
+            sent += sender.replay(path)
+            netns.until(lambda sent=sent: capture.source.counters()["delivered"] == sent, "all are read")
+        capture.close()
+        worker.join(netns.DEADLINE)
+        assert capture.drops()["os_drops"] == 0
+    assert found[0].packets == sent
+    assert without_time(found[0].to_dict()) == without_time(wanted)
+
+
+def without_time(value: object) -> object:
+    """Without what the pace of a replay decides."""
+    if isinstance(value, dict):
+        return {key: without_time(one) for key, one in value.items() if key not in ("period", "rates")}
+    return value
+
+
+def test_an_interface_may_return_as_another_kind() -> None:
+    """A filter is compiled anew for the new link type."""
+    plain = [datagram(number) for number in range(1, 30)]
+    frames = [b"\2\0\0\0\0\1\2\0\0\0\0\2\x08\x00" + packet for packet in plain]
+    with netns.Namespace("kinds", ipv6=False) as ns, ns.inside():
+        tun = Tun(ns, "tun7")
+        with (
+            open_live("tun7", filter="udp and not port 5", timeout_ms=20) as capture,
+            Reader(capture.source) as reader,
+        ):
+            tun.put(plain)
+            reader.wait(28)
+            tun.close()
+            netns.until(lambda: capture.state == "gone", "gone")
+            tap = Tun(ns, "tun7", mode=IFF_TAP_NO_PI)
+            netns.until(lambda: capture.state == "up", "back")
+            tap.put(frames)
+            got = list(reader.wait(56))
+        tap.close()
+    assert [packet.linktype for packet in got] == [RAW] * 28 + [ETHERNET] * 28
+    assert [packet.data for packet in got] == [p for p in plain if p != plain[4]] + [
+        frame for frame in frames if frame != frames[4]
+    ]
