@@ -59,6 +59,7 @@ class InputStream:
         self._lock = threading.RLock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._ticker: threading.Thread | None = None
         self._opened: Opened | None = None
         self._started = False
         self._cpu_seconds = 0.0
@@ -102,15 +103,17 @@ class InputStream:
             self._thread = threading.Thread(target=self._run, name=f"input-{self.name}"[:15], daemon=True)
             self._thread.start()
             if not self.recorded:
-                threading.Thread(target=self._tick, name="input-tick", daemon=True).start()
+                self._ticker = threading.Thread(target=self._tick, name="input-tick", daemon=True)
+                self._ticker.start()
 
     def stop(self) -> None:
         """End the capture; handler sets that are still attached close their open buckets."""
         with self._lock:
             self._stop.set()
             self._feed.stop()
-            if self._thread is not None:
-                self._thread.join()
+            for thread in (self._thread, self._ticker):
+                if thread is not None:
+                    thread.join()
             self._read_drops()
             with self._drops_lock:
                 opened, self._opened = self._opened, None
