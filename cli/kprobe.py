@@ -187,9 +187,12 @@ def _expression(options: Options) -> str | None:
         return options.filter if options.mode == "flow" else options.mode_filter
     if options.read is not None or options.mirrored:
         return None
-    from netprobe.export.modes import DNS_PORTS, live_filter
+    from netprobe.export.inputs import has_tags
+    from netprobe.export.modes import DNS_PORTS, TAGS, live_filter
 
-    return live_filter(options.mode, DNS_PORTS if options.mode == "dns" else options.mode_ports)
+    assert options.interface is not None
+    ports = DNS_PORTS if options.mode == "dns" else options.mode_ports
+    return live_filter(options.mode, ports, TAGS if has_tags(options.interface) else 0)
 
 
 def _open(options: Options) -> Input:

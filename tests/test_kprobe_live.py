@@ -20,7 +20,8 @@ import pytest
 from kentik_server import TOKEN, DeviceSpec, Fault, KentikServer
 from scapy.layers.dns import DNS, DNSQR, DNSRR
 from scapy.layers.inet import IP, UDP
-from scapy.layers.l2 import Ether
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment, fragment6
+from scapy.layers.l2 import Dot1AD, Dot1Q, Ether
 from scapy.packet import Raw
 from scapy.utils import wrpcap
 from test_kprobe_cli import CAPTURES, CREDENTIALS, KPROBE, kprobe
@@ -251,6 +252,25 @@ def test_dns_mode_live(tmp_path: Path) -> None:
             "20010db8000000000000000000000080",
         ]
         assert not stand_in.flow_posts
+
+
+@pytest.mark.tool("tcpreplay")
+def test_dns_mode_live_behind_tags_and_in_fragments(tmp_path: Path) -> None:
+    """The kernel takes the first tag out; whatever its filter sees, all answers are shipped."""
+    answer = IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=53, dport=4000)
+    answer /= DNS(qr=1, qd=DNSQR(qname="a.example"), an=DNSRR(rrname="a.example", rdata="192.0.2.1"))
+    path, out = tmp_path / "x.pcap", tmp_path / "out"
+    tags = [Dot1Q(vlan=5) / answer, Dot1AD(vlan=6) / Dot1Q(vlan=5) / answer]
+    six = IPv6(src="2001:db8::1", dst="2001:db8::2") / IPv6ExtHdrFragment(id=1) / answer[UDP].copy()
+    pieces = [*fragment6(six, 90), *answer.fragment(32)]
+    other = IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=5353, dport=4000) / answer[DNS].copy()
+    wrpcap(str(path), [Ether() / packet for packet in [answer, *tags, *pieces, other]])
+    with netns.pair(ipv6=False) as (client, server):
+        run = start(server, "--dns", "--export", "jsonl", "--output", str(out))
+        client.replay(path)
+        finish(run)
+    hosts = Counter(line["client"] for line in lines(out))
+    assert hosts == {"10.0.0.2": 4, "2001:db8::2": 1}
 
 
 @pytest.mark.tool("radclient")

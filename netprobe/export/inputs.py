@@ -15,6 +15,7 @@ __all__ = ["FileInput", "Input", "LiveInput", "check_interface", "filter_compile
 
 #: upstream asks libpcap for 100,000,000 bytes
 RING_MB = (96, 32, 8)
+ARPHRD_ETHER = 1
 #: how the line about a file that ends early ends
 SO_FAR = "; what came before counts"
 
@@ -111,6 +112,13 @@ def check_interface(name: str, filter: str | None) -> None:
     if name not in known:
         raise InputError(f"unsupported interface {name}, there are: {', '.join(known)}")
     open_live(name, filter=filter or None, promisc=False, ring_mb=1).close()
+
+
+def has_tags(interface: str) -> bool:
+    """Can VLAN tags stand in its packets?"""
+    from netprobe.inputs.live import list_interfaces
+
+    return any(each.name == interface and each.kind == ARPHRD_ETHER for each in list_interfaces())
 
 
 class LiveInput:

@@ -19,15 +19,24 @@ Mode = Literal["dns", "radius"]
 
 DNS_PORTS = (53,)
 
+#: VLAN tags that are looked behind
+TAGS = 2
 #: later fragments have no ports: they pass any of our filters
 FRAGMENTS = "ip[6:2] & 0x1fff != 0 or ip6[6] == 44"
 
 
-def live_filter(mode: Mode, ports: Iterable[int]) -> str:
-    """What the kernel should let through (the reader looks again, behind reassembly)."""
+def live_filter(mode: Mode, ports: Iterable[int], tags: int = TAGS) -> str:
+    """What the kernel should let through (the reader looks again, behind reassembly).
+
+    tags: how many VLAN tags may stand before it; 0 where the link has none.
+    """
     side = "src" if mode == "dns" else "dst"
-    wanted = " or ".join(f"udp {side} port {port}" for port in ports)
-    return f"{wanted} or {FRAGMENTS}"
+    wanted = " or ".join(f"udp {side} port {port}" for port in ports) + f" or {FRAGMENTS}"
+    found = wanted
+    for _ in range(tags):
+        # the keyword moves what stands behind it
+        found = f"{wanted} or (vlan and ({found}))"
+    return found
 
 
 class ModeBatch(NamedTuple):
