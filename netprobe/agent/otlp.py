@@ -200,6 +200,9 @@ class OtlpPusher:
             try:
                 rejected = self._send(self._queue[0].body)
             except _Failed as failure:
+                if self._end.is_set():
+                    # nobody waits for this any more
+                    break
                 self.failed_attempts += 1
                 if not failure.again:
                     # the next one is another request: it may do
