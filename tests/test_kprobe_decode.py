@@ -96,6 +96,10 @@ def test_kflow_carries_what_json_lines_show(name: str, generation: Any) -> None:
     sent = send(name, generation())
     # a message without packets may be left out, or shares those of its flow
     assert len(sent) == len(known)
+    for what in ("Pkts", "Bytes"):
+        side = what.lower()
+        wanted = sum(r[f"in_{side}"] + r[f"out_{side}"] for r in known)
+        assert sum(r[f"in{what}"] + r[f"out{what}"] for r in sent) == wanted
     found = 0
     for record, plain in zip(sent, known, strict=True):
         columns = record["columns"]
