@@ -261,6 +261,35 @@ def test_documents_that_cannot_be_used(server: Running, log: Log, body: Any, sta
 
 
 @pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"", "empty data"),
+        (b"x", "invalid schema"),
+        (b"visor: []", "invalid schema"),
+        (b"version: '1.1'\nvisor: {taps: {}}", "unsupported version"),
+        (b"visor: {policies: {}}", "no taps found in schema"),
+        (b"visor: {taps: []}", "no taps found in schema"),
+        (b"visor: {taps: {a: {input_type: pcap}, b: {input_type: pcap}}}", "2"),
+        (b"visor: {taps: {a: {input_type: nothing}}}", "nothing"),
+        (b"visor: {taps: {a: {}}}", "input_type"),
+        (b"visor: {taps: {a: {input_type: pcap, config: 1}}}", "config"),
+        (b"visor: {taps: {a: {input_type: pcap, tags: 1}}}", "tags"),
+        (b"visor: {taps: {0a: {input_type: pcap}}}", "0a"),
+        (b"visor: {taps: {__all: {input_type: pcap}}}", None),
+    ],
+)
+def test_taps_that_cannot_be_made(server: Running, log: Log, body: bytes, text: str | None) -> None:
+    """Agent spec 2.3, word for word where it is so. `__all` is a tap's name like any other."""
+    found = post(server, "taps", body, 500 if text else 201)
+    if text is None:
+        delete(server, "taps/__all")
+        return
+    assert set(found) == {"error"}
+    assert text in found["error"]
+    assert set(get(server, "taps")) == {"default"}
+
+
+@pytest.mark.parametrize(
     ("path", "name"), [("/api/v1/taps", "create_tap"), ("/api/v1/policies", "create_policy")]
 )
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
