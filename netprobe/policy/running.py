@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -315,6 +317,16 @@ class InputStream:
 
 
 def _interfaces() -> list[str]:
+    """Names of the interfaces, asked for once a second at most: a thousand policies may be listed at once."""
+    try:
+        network = os.stat("/proc/thread-self/ns/net").st_ino  # noqa: PTH116
+    except OSError:
+        network = 0
+    return _interfaces_at(int(time.monotonic()), network)
+
+
+@functools.lru_cache(maxsize=1)
+def _interfaces_at(second: int, network: int) -> list[str]:
     try:
         from netprobe.inputs.live import list_interfaces
 
