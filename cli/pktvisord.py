@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netprobe._version import __version__
+from netprobe.agent.daemon import keep_standard_streams
 
 from ._docopt import UsageError, called_name, parse
 
@@ -96,6 +97,7 @@ EXIT_USAGE = 255
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; the result is its exit code."""
+    keep_standard_streams()
     program = called_name("pktvisord")
     usage = USAGE.replace("{prog}", program)
     from netprobe.errors import NetprobeError

@@ -762,6 +762,41 @@ def test_standard_output_closed(alone: netns.Namespace) -> None:
 
 
 @root
+@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", ">&-", "2>&-"])
+def test_closed_standard_streams(closed: str, alone: netns.Namespace, tmp_path: Path) -> None:
+    """Their numbers must not become those of a file or a socket, into which log lines would then go."""
+    script = f'exec "$@" {closed}'
+    plain = [sys.executable, "-m", "netprobe.cli.pktvisord"]
+    pid_file = tmp_path / "pid"
+    agent = Agent(
+        alone,
+        *("--pid-file", str(pid_file), "lo"),
+        program=["sh", "-c", script, "sh", *plain],
+        start=False,
+    )
+    netns.until(lambda: answers(agent))
+    assert pid_file.read_text() == f"{agent.pid}\n"
+    missing = {"<&- >&- 2>&-": (0, 1, 2), ">&-": (1,), "2>&-": (2,)}[closed]
+    for fd in missing:
+        assert os.readlink(f"/proc/{agent.pid}/fd/{fd}") == "/dev/null"  # noqa: PTH115
+    assert agent.stop() == 0
+    done = alone.run("sh", "-c", script, "sh", *plain, "-d", "nope0", check=False)
+    assert done.returncode == 1
+    assert ("nope0" in done.stderr) == ("2>&-" not in closed)
+
+
+@root
+def test_pid_file_that_may_not_be_removed(alone: netns.Namespace, tmp_path: Path) -> None:
+    """In a folder of root's, by another user: it is emptied."""
+    tmp_path.chmod(0o755)
+    pid_file = tmp_path / "pid"
+    agent = Agent(alone, "--user", "nobody", "--pid-file", str(pid_file), "lo")
+    assert pid_file.read_text() == f"{agent.pid}\n"
+    assert agent.stop() == 0
+    assert pid_file.read_text() == ""
+
+
+@root
 def test_several_agents(alone: netns.Namespace) -> None:
     agents = [Agent(alone, "-p", str(port), "lo", port=port) for port in (11001, 11002, 11003)]
     assert [agent.request("policies").status for agent in agents] == [200] * 3

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from netprobe.errors import ConfigError
 
-__all__ = ["Launch", "PidFile", "daemonize"]
+__all__ = ["Launch", "PidFile", "daemonize", "keep_standard_streams"]
 
 #: what the child creates is for itself and its group
 UMASK = 0o027
@@ -44,6 +44,23 @@ class Launch:
         finally:
             os.close(fd)
         return True
+
+
+def keep_standard_streams() -> None:
+    """Give closed standard streams to the null device, before a socket or a file gets their numbers.
+
+    Otherwise what is printed or logged would go into that file or to that peer.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            # the lowest free number is the one that is missing
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def daemonize() -> Launch:
