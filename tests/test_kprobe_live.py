@@ -535,6 +535,19 @@ def promiscuity(at: netns.End) -> int:
     return int(found[1])
 
 
+@pytest.mark.tool("ping")
+def test_loopback(tmp_path: Path) -> None:
+    """Each packet once, and in: both MACs are zero, like the interface's (3.4)."""
+    out = tmp_path / "out"
+    with netns.Namespace() as alone:
+        run = start(alone, "--export", "jsonl", "--output", str(out))
+        alone.run("ping", "-q", "-c", "3", "-i", "0.01", "127.0.0.1")
+        finish(run)
+    found = lines(out)
+    assert (sum(r["in_pkts"] for r in found), sum(r["out_pkts"] for r in found)) == (6, 0)
+    assert {(r["direction"], r["smac"]) for r in found} == {(0, "00:00:00:00:00:00")}
+
+
 @pytest.mark.tool("curl")
 def test_promiscuous_and_cut(tmp_path: Path) -> None:
     """Cut packets count with their true lengths, and are not decoded (S17)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import threading
@@ -154,7 +155,9 @@ class Errors:
 
     def show(self) -> None:
         for text in self._client.errors.take():
-            print(f"libkflow error: {text}", flush=True)
+            # that nobody listens any more is no reason to stop
+            with contextlib.suppress(OSError):
+                print(f"libkflow error: {text}", flush=True)
         if self._client.fatal is not None:
             raise ExportError(self._client.fatal)
 
@@ -171,6 +174,8 @@ class KentikSink(Sink[FlowBatch]):
         self._live = live
         self._stopping = threading.Event()
         self._errors = Errors(client)
+        if live and client.device.max_flow_rate < 1:
+            LOG.warning("the device's flow limit is 0: nothing will be sent")
         #: messages without packets, see spread_packets
         self.left_out = 0
 
