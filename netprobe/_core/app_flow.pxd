@@ -5,7 +5,6 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from netprobe._core.app cimport AppPorts, AppRecord
 from netprobe._core.app_datagram cimport AppDatagrams
 from netprobe._core.app_stream cimport AppStreams
-from netprobe._core.decode cimport DecodeConfig, DecodeStats
 from netprobe._core.flow cimport FlowCell, FlowPacket, FlowTable
 from netprobe._core.packet cimport Packet
 
@@ -39,9 +38,7 @@ cdef struct FlowApps:
     AppStreams streams
     AppRecord record             # of a datagram
     FlowTable *table
-    const DecodeConfig *decode
-    DecodeStats *decode_stats
-    Packet packet                # of those that come undecoded
+    Packet packet                # of one that was seen without being decoded
     const FlowPacket *at_hand    # the packet that is being decoded
     Note **notes                 # [0] is not used: FlowCell.app_state 0 is "none"
     uint32_t n_notes
@@ -56,8 +53,7 @@ cdef struct FlowApps:
     uint64_t homeless            # messages whose flow was gone
     uint64_t notes_dropped       # TLS connections whose names found no memory
 
-# -1: no memory
-cdef int apps_init(FlowApps *a, FlowTable *t, uint32_t streams, const DecodeConfig *c, DecodeStats *stats) noexcept nogil
+cdef int apps_init(FlowApps *a, FlowTable *t, uint32_t streams) noexcept nogil       # -1: no memory
 cdef void apps_free(FlowApps *a) noexcept nogil
 # FlowTable's callbacks; `a` is the FlowApps
 cdef uint8_t apps_classify(FlowApps *a, const FlowPacket *v) noexcept nogil

@@ -17,8 +17,8 @@ from netprobe._core.app_datagram cimport (
     APP_RECORD, app_datagram, app_datagrams_expire, app_datagrams_free, app_datagrams_init,
 )
 from netprobe._core.app_stream cimport app_streams_feed, app_streams_finish, app_streams_free, app_streams_init
-from netprobe._core.decode cimport decode_batch
 from netprobe._core.flow cimport FC_DEAF, FC_UNCOUNTED, FLOW_NIL, flow_export_now, flow_find
+from netprobe._core.flow_view cimport plain_packet
 from netprobe._core.packet cimport PF_CUT, PF_TUNNEL, PROTO_TCP, PROTO_UDP, Packet, mix64
 from netprobe._core.stream cimport Stream, flow_end, stream_ask
 from netprobe._core.tracker cimport TCP_SYN
@@ -34,10 +34,8 @@ cdef enum:
 cdef int64_t SWEEP_NS = 1000000000
 
 
-cdef int apps_init(FlowApps *a, FlowTable *t, uint32_t streams, const DecodeConfig *c, DecodeStats *stats) noexcept nogil:
+cdef int apps_init(FlowApps *a, FlowTable *t, uint32_t streams) noexcept nogil:
     a.table = t
-    a.decode = c
-    a.decode_stats = stats
     a.ready = 1
     app_datagrams_init(&a.datagrams, 0, 53)
     if app_streams_init(&a.streams, &a.ports, streams, on_stream_record, a) < 0:
@@ -125,7 +123,11 @@ cdef void apps_packet(FlowApps *a, FlowTable *t, const FlowPacket *v) noexcept n
     elif c.flags & FC_DEAF and (c.peer == FLOW_NIL or t.cells[c.peer].flags & FC_DEAF):
         return                       # the end of a connection that is not read
     if p == NULL and v.raw != NULL:
-        decode_batch(a.decode, v.raw, 1, &a.packet, a.decode_stats)
+        plain_packet(v, &a.packet)
+        p = &a.packet
+    elif p != NULL and p.ts != v.ts:
+        a.packet = p[0]              # its stamp was out of bounds
+        a.packet.ts = v.ts
         p = &a.packet
     if p == NULL or p.l4 != v.proto or p.flags & PF_TUNNEL:
         return

@@ -63,7 +63,7 @@ cdef struct FlowPacket:
     uint16_t vlan                # innermost identifier, 0 without
     uint8_t smac[6]
     uint8_t dmac[6]
-    const Packet *pkt            # where the payload is; NULL: to be decoded from `raw`
+    const Packet *pkt            # where the payload is; NULL: plain_packet(flow_view.pxd) of `raw` has it
     const RawPacket *raw         # NULL in tests
     # the table's
     uint32_t tag

@@ -48,6 +48,7 @@ cdef extern from *:
     int64_t COMPACTION "30000000000LL"
     int64_t STATE_IDLE "60000000000LL"
     int64_t NO_TIME "INT64_MAX"
+    int64_t TS_LEAST "-1000000000000000000LL"    # as in flow_view
     void ask "__builtin_prefetch"(const void *) noexcept nogil
 
 cdef enum:
@@ -718,7 +719,7 @@ cdef inline void start(FlowTable *t, int64_t ts) noexcept nogil:
     t.epoch = ts - ((ts % SECOND) + SECOND) % SECOND
     t.next_pass = ts
     t.next_compaction = ts
-    t.compacted = -0x4000000000000000
+    t.compacted = TS_LEAST - STATE_IDLE
 
 
 # What a packet needs lies in memory one step behind the other: slot, cell, tracker, and sometimes the other direction's

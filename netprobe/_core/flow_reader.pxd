@@ -10,7 +10,7 @@ from netprobe._core.fragment cimport FragTable
 from netprobe._core.packet cimport Packet
 
 cdef enum:
-    STAGE_RECORDS = 1024         # records between the table and the columns
+    STAGE_RECORDS = 128          # records between the table and the columns
     STAGE_ROOM = 8192            # ... when one packet completes many messages
 
 cdef struct FlowStage:

@@ -18,7 +18,7 @@ from netprobe._core.flow cimport (
     FLOW_NIL, N_REASONS, FlowCell, FlowConfig, FlowPacket, FlowRecord, FlowTable, flow_finish, flow_free, flow_init,
     flow_open_packets, flow_tick, flow_update,
 )
-from netprobe._core.flow_view cimport flow_view, flow_view_plain
+from netprobe._core.flow_view cimport flow_stamp, flow_view, flow_view_plain
 from netprobe._core.fragment cimport frag_feed, frag_free, frag_init, frag_release
 from netprobe._core.packet cimport PF_FRAG, PROTO_TCP, PROTO_UDP, Packet
 from netprobe._core.source cimport BATCH_PACKETS, PacketSource
@@ -221,7 +221,7 @@ cdef class FlowReader:
         a.table = &self.table
         if a.decoders:
             a.whole_only = self.table.config.schedule
-            if apps_init(a, &self.table, self.table.config.capacity, &self.config, &self.stats_) < 0:
+            if apps_init(a, &self.table, self.table.config.capacity) < 0:
                 raise MemoryError
             a.datagrams.dns_port = dns_port
             self.table.on_packet = on_packet
@@ -426,7 +426,7 @@ cdef class FlowReader:
         with nogil:
             self.view_batch()
             if self.batch.n:
-                self.newest = self.batch.raw[self.batch.n - 1].ts
+                self.newest = flow_stamp(self.batch.raw[self.batch.n - 1].ts)
                 apps_tick(self.stage.apps, self.newest)
         return 1
 

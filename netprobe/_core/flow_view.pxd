@@ -1,5 +1,5 @@
 """From a decoded packet to what the flow table counts."""
-from libc.stdint cimport uint8_t
+from libc.stdint cimport int64_t, uint8_t
 
 from netprobe._core.flow cimport FlowPacket, FlowTable
 from netprobe._core.packet cimport Packet, RawPacket
@@ -13,3 +13,12 @@ cdef uint8_t flow_verdict(const FlowTable *t, const FlowPacket *v) noexcept nogi
 # The same for what most packets are: Ethernet with at most one 802.1Q tag, IPv4 without options or IPv6 without extensions,
 # whole, TCP or UDP, all of it captured. 0: some other packet, to be decoded. The direction is that of `mac`, or unknown.
 cdef int flow_view_plain(const FlowTable *t, const RawPacket *r, FlowPacket *v) noexcept nogil
+# what decoders read of such a packet, out of its view
+cdef void plain_packet(const FlowPacket *v, Packet *out) noexcept nogil
+
+
+cdef inline int64_t flow_stamp(int64_t ts) noexcept nogil:
+    """Within 1938 to 2223, so that differences of stamps and time-outs fit their type whatever a file says."""
+    if ts < <int64_t>-1000000000000000000:
+        return -1000000000000000000
+    return ts if ts < <int64_t>8000000000000000000 else 8000000000000000000

@@ -138,7 +138,7 @@ cdef int flow_view(const FlowTable *t, const Packet *p, const Packet *frame, Flo
         memcpy(&v.src[0], ip + 8, 16)
         memcpy(&v.dst[0], ip + 24, 16)
     v.l3 = p.l3
-    v.ts = p.ts
+    v.ts = flow_stamp(p.ts)
     v.pkt = p
     v.packets = 1
     v.fragments = 0
@@ -278,7 +278,7 @@ cdef int flow_view_plain(const FlowTable *t, const RawPacket *r, FlowPacket *v) 
         return 0
     v.sport = be16(d)
     v.dport = be16(d + 2)
-    v.ts = r.ts
+    v.ts = flow_stamp(r.ts)
     v.pkt = NULL
     v.raw = r
     v.packets = 1
@@ -288,6 +288,37 @@ cdef int flow_view_plain(const FlowTable *t, const RawPacket *r, FlowPacket *v) 
     macs(t, r.data, v)
     v.sampled = flow_verdict(t, v) if t.config.sample > 1 else SAMPLE_EXPORT
     return 1
+
+
+cdef void plain_packet(const FlowPacket *v, Packet *out) noexcept nogil:
+    cdef const uint8_t *d = v.raw.data
+    cdef uint32_t off = ETHER_HEADER + (4 if be16(d + 12) == ET_VLAN else 0)
+    out.data = d
+    out.ts = v.ts
+    out.caplen = v.raw.caplen
+    out.wirelen = v.raw.wirelen
+    memcpy(out.src, v.src, 16)
+    memcpy(out.dst, v.dst, 16)
+    out.pair_hash = 0
+    out.l3_off = off
+    out.l4_off = off + (IPV4_HEADER if v.l3 == L3_IPV4 else IPV6_HEADER)
+    out.payload_off = out.l4_off + (<uint32_t>(d[out.l4_off + 12] >> 4) * 4 if v.proto == PROTO_TCP else UDP_HEADER)
+    out.payload_len = v.payload
+    out.sport = v.sport
+    out.dport = v.dport
+    out.flags = PF_ETHER
+    out.linktype = LT_ETHERNET
+    out.l3 = v.l3
+    out.proto = v.proto
+    out.l4 = v.proto
+    out.tcp_flags = v.tcp_flags
+    out.direction = v.direction
+    out.app = 0
+    out.cause = 0
+    out.vlan_count = 1 if off > ETHER_HEADER else 0
+    out.vlan_id = v.vlan
+    out.ip_id = 0
+    out.interface = v.raw.interface
 
 
 cdef inline uint64_t as_it_is(const uint8_t *b) noexcept nogil:
