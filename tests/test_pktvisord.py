@@ -286,6 +286,24 @@ def test_what_the_readme_says(ends: tuple[netns.End, netns.End]) -> None:
 
 
 @root
+@replay
+@pytest.mark.parametrize("iface", ["auto", "10.99.0.2", "fd99::2"])
+def test_interface_by_address_or_the_busiest(iface: str) -> None:
+    with netns.pair(addresses=True) as (sender, receiver):
+        sender.replay(DEMO)  # what makes it the busiest
+        agent = Agent(receiver, "-b", "net 10.77.0.0/24", iface)
+        sender.replay(DEMO)
+        assert agent.wait_total(1) > 100
+        (found,) = agent.json("policies/default")["default"]["input"].values()
+        hosts = found["pcap"]["host_ips"]
+        assert "10.99.0.2/24" in hosts["ipv4"]
+        assert "fd99::2/64" in hosts["ipv6"]
+        if iface == "auto":
+            assert found["module"]["config"]["iface"] == receiver.iface
+        assert agent.stop() == 0
+
+
+@root
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_stops_on_signals(how: int, alone: netns.Namespace) -> None:
     agent = Agent(alone, "lo")
