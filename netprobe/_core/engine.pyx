@@ -435,6 +435,9 @@ cdef class Engine:
         if p.flags & PF_FRAG:
             if p.proto != PROTO_UDP and p.proto != PROTO_TCP:
                 return
+            # most engines never meet a fragment, and there may be a thousand of them
+            if s.frags.impl == NULL and frag_init(&s.frags, FRAGMENT_DATAGRAMS, FRAGMENT_BYTES) < 0:
+                return
             whole = &s.desk.whole[s.n_whole]
             if not frag_feed(&s.frags, p, whole):
                 return
@@ -760,9 +763,7 @@ cdef void work_reset(Work *w, Stage *stage) noexcept nogil:
 
 
 cdef int shard_init(Shard *s, uint32_t stream_limit) noexcept nogil:
-    if stream_init(&s.streams, stream_limit, on_segment, NULL, s) < 0:
-        return -1
-    return frag_init(&s.frags, FRAGMENT_DATAGRAMS, FRAGMENT_BYTES)
+    return stream_init(&s.streams, stream_limit, on_segment, NULL, s)
 
 
 cdef void shard_free(Shard *s) noexcept nogil:
