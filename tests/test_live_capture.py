@@ -248,6 +248,26 @@ def test_an_interface_goes_down_up_away_and_returns(source: str, captures: Path)
     assert [packet.data for packet in got] == list(netns.frames(path)) * 4
 
 
+@pytest.mark.tool("tcpreplay")
+@pytest.mark.parametrize("source", SOURCES)
+def test_an_interface_may_be_down_at_first(source: str, captures: Path, tmp_path: Path) -> None:
+    wanted = selected(captures / "demo.pcap", "udp", tmp_path)
+    with netns.pair() as (sender, receiver):
+        receiver.ip("link", "set", receiver.iface, "down")
+        with receiver.inside():
+            capture = open_live(receiver.iface, source=source, filter="udp", timeout_ms=20)
+            reader = Reader(capture.source).start()
+        assert capture.state == "down"
+        with reader:
+            receiver.ip("link", "set", receiver.iface, "up")
+            netns.until(lambda: netns.carrier(sender, sender.iface), "carrier")
+            netns.until(lambda: capture.state == "up", "up")
+            sender.replay(captures / "demo.pcap")
+            got = [packet.data for packet in reader.wait(len(wanted))]
+        capture.close()
+    assert got == wanted
+
+
 @pytest.mark.parametrize("source", SOURCES)
 def test_wake_and_close_end_a_long_wait(source: str) -> None:
     with netns.Namespace("quiet", ipv6=False) as ns, ns.inside():

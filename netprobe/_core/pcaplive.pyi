@@ -19,3 +19,5 @@ class PcapSource(LiveSource):
     ) -> None: ...
     def open(self) -> None:
         """Start to capture; raises what `connect` raises."""
+    def defer(self) -> None:
+        """Start to capture when the interface is up."""

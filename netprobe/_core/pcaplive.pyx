@@ -12,7 +12,7 @@ from libc.string cimport memcpy
 
 from netprobe._core.atomic cimport np_add64, np_dec, np_get64, np_inc, np_load, np_store, np_swap
 from netprobe._core.bpf cimport BpfProgram
-from netprobe._core.live cimport STATE_GONE, STATE_UP, LiveSource, clock_ms
+from netprobe._core.live cimport STATE_DOWN, STATE_GONE, STATE_UP, LiveSource, clock_ms
 from netprobe._core.packet cimport RawPacket
 from netprobe._core.source cimport BATCH_PACKETS, Batch, Block
 
@@ -64,6 +64,11 @@ cdef class PcapSource(LiveSource):
         self.last = 0
         self.ifindex = self.present()
         np_store(&self.state_, STATE_UP if self.everything else <uint32_t>self.link_state())
+
+    def defer(self):
+        """The interface is down, which libpcap does not capture: open it when it is up."""
+        self.ifindex = self.present()
+        np_store(&self.state_, STATE_DOWN)
 
     def counters(self):
         """received (by the reader), dropped, filtered (by the core) and delivered, in packets."""
@@ -221,12 +226,14 @@ cdef class PcapSource(LiveSource):
         if clock_ms() < self.next_try:
             return
         self.next_try = clock_ms() + RETRY_MS
-        if self.present():
-            try:
-                self.open()
-                self.reopened += 1
-            except Exception:
-                pass                 # there, but still down, for instance
+        if not self.present():
+            np_store(&self.state_, STATE_GONE)
+            return
+        try:
+            self.open()
+            self.reopened += 1
+        except Exception:
+            np_store(&self.state_, STATE_DOWN)     # most likely
 
     cdef void drop_reader(self):
         with self.using:

@@ -48,7 +48,12 @@ _ROLLOVER, _DEFRAG = 0x1000, 0x8000
 _DENIED = (errno.EPERM, errno.EACCES)
 # what pcap_activate returns
 _PCAP_DENIED = (-8, -11)
-_PCAP_ERRORS = {-5: "no such interface", -9: "the interface is down", -12: "the interface cannot be captured"}
+_PCAP_DOWN = -9
+_PCAP_ERRORS = {-5: "no such interface", -12: "the interface cannot be captured"}
+
+
+class _Down(Exception):
+    """libpcap does not capture an interface that is down."""
 
 
 class Fanout(NamedTuple):
@@ -223,6 +228,8 @@ def _open_libpcap(
         code = reader.activate()
         if code in _PCAP_DENIED:
             raise _denied(name)
+        if code == _PCAP_DOWN:
+            raise _Down
         if code < 0:
             raise pcapy.PcapError(_PCAP_ERRORS.get(code, f"error {code}"))
         if sharing is not None:
@@ -239,6 +246,8 @@ def _open_libpcap(
     opened = PcapSource(name, connect=connect, snaplen=snaplen, timeout_ms=timeout_ms)
     try:
         opened.open()
+    except _Down:
+        opened.defer()
     except pcapy.PcapError as problem:
         raise InputError(
             f"{name}: cannot capture by libpcap: {str(problem).removeprefix(f'{name}: ')}"
