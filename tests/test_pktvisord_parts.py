@@ -219,6 +219,29 @@ def test_numbers_moved_to_the_nearest_end(argv: list[str], name: str, value: int
     assert getattr(merged(*argv), name) == value
 
 
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["lo"], None),
+        (["--admin-api"], None),
+        (["--admin-api", "-l", "127.0.0.1"], None),
+        (["--admin-api", "-l", "::1"], None),
+        (["--admin-api", "-l", "0.0.0.0", "--admin-token-file", "t"], None),
+        (["-l", "0.0.0.0", "lo"], None),
+        (["--tls-cert", "c", "--tls-key", "k", "lo"], "plain HTTP"),
+        (["--admin-token-file", "t", "lo"], "no effect without --admin-api"),
+        (["--admin-api", "-b", "udp"], "without IFACE"),
+        (["--admin-api", "-H", "10.0.0.0/8"], "without IFACE"),
+        (["--admin-api", "-l", "0.0.0.0"], "whoever reaches 0.0.0.0"),
+        (["--admin-api", "-l", "agent.example"], "whoever reaches agent.example"),
+    ],
+)
+def test_what_was_probably_not_meant(argv: list[str], words: str | None) -> None:
+    found = list(merged(*argv).warnings())
+    assert len(found) == (words is not None)
+    assert all(words in text for text in found if words)
+
+
 def test_changed_names_what_a_reload_cannot_apply() -> None:
     assert changed(merged("-p", "1"), merged("-p", "2", "-v")) == ["verbose", "port"]
 

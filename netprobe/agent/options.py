@@ -178,6 +178,17 @@ class Options:
     def service_registry(self) -> str | None:
         return self.iana_service_port_registry or self.default_service_registry
 
+    def warnings(self) -> Iterator[str]:
+        """What was probably not meant."""
+        if not self.tls and (self.tls_cert or self.tls_key):
+            yield "--tls-cert and --tls-key have no effect without --tls: this is plain HTTP"
+        if self.admin_token_file and not self.admin_api:
+            yield "--admin-token-file has no effect without --admin-api"
+        if self.iface is None and (self.bpf or self.host_spec):
+            yield "-b and -H are for the default policy: without IFACE they have no effect"
+        if self.admin_api and not self.admin_token_file and not _is_loopback(self.host):
+            yield f"whoever reaches {self.host} may change taps and policies: see --admin-token-file"
+
     @classmethod
     def merge(cls, arguments: Mapping[str, Any], config: Mapping[str, Node], base: Path) -> Options:
         """Command line over `visor.config` over defaults; an empty value counts as not given.
@@ -215,6 +226,15 @@ class Options:
             missing = [flag for flag, value in pair if value is None]
             if on and missing:
                 raise ConfigError(f"{switch}: needs {' and '.join(missing)}")
+
+
+def _is_loopback(host: str) -> bool:
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _from_flag(setting: Setting, text: str) -> Any:

@@ -74,7 +74,7 @@ def run(arguments: Mapping[str, Any], options: Options, document: Document | Non
             raise
         launch.failed(1, str(problem))
         return 1
-    for note in notes:
+    for note in (*notes, *options.warnings()):
         LOG.warning(note)
     service = Service(arguments, options, document, log, base)
     try:
@@ -195,8 +195,6 @@ class Service:
             manager.load_file(self._document, options.config)
         if options.iface:
             manager.add_default(options.iface, options.bpf, options.host_spec)
-        elif options.bpf or options.host_spec:
-            LOG.warning("-b and -H are for the default policy: without IFACE they have no effect")
         if self._pusher is not None:
             self._pusher.start()
         self._start_web(listener, token)
