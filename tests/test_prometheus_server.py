@@ -114,6 +114,19 @@ def test_page_of_a_policy() -> None:
     assert "netprobe_" not in text
 
 
+def test_items_stand_under_the_old_label_too() -> None:
+    """pktvisor's published dashboard groups by `name`; newer versions have a label for each kind of item."""
+    with running(demo_manager()) as server:
+        text = page(server)
+    document = netprobe.summarize(DEMO, handlers="dns", periods=1, hosts="10.77.0.2/32,fd77::2/128").to_dict()
+    found = samples(text)
+    rows = document["1m"]["dns"]["top_qname2"]
+    assert rows
+    for row in rows:
+        at = {"policy": "default", "tap": "default", "qname": row["name"], "name": row["name"]}
+        assert found["dns_top_qname2", frozenset(at.items())] == row["estimate"]
+
+
 def test_closed_bucket_is_shown() -> None:
     """Bucket 1 if there are two, else bucket 0 (agent spec 3.4.4)."""
     udp, tcp = windows_of(DEMO, 2000, "net", filter="udp"), windows_of(DEMO, 1000, "net", filter="tcp")

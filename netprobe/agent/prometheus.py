@@ -70,7 +70,7 @@ class Pages:
         return self._families(windows), complete
 
     def _families(self, windows: Sequence[HandlerWindow]) -> dict[str, Family]:
-        return families(windows, geo_of(self._manager), self._static)
+        return families(windows, geo_of(self._manager), self._static, old_label=True)
 
 
 class ModernPages(Pages):

@@ -45,15 +45,24 @@ def render(
 
 
 def families(
-    windows: Sequence[HandlerWindow], geo: GeoNames | None = None, static: Mapping[str, str] | None = None
+    windows: Sequence[HandlerWindow],
+    geo: GeoNames | None = None,
+    static: Mapping[str, str] | None = None,
+    *,
+    old_label: bool = False,
 ) -> dict[str, Family]:
-    """:func:`render` before it becomes text: families by name, in the order of their first sample."""
+    """:func:`render` before it becomes text: families by name, in the order of their first sample.
+
+    ``old_label``: a row of a top list has its item under ``name`` too. pktvisor up to 3.3 had that label in
+    place of ``qname``, ``ipv4`` and so on, and its published dashboard groups by it.
+    """
     found: dict[str, Family] = {}
     for labels, window in labelled(windows):
         for direction, _, cells in window.sections():
             text = LabelTexts({**labels, "direction": direction} if direction else labels, static)
             for cell in cells:
-                lines = [f"{name}{text.with_more(own)} {value}" for name, own, value in _samples(cell, geo)]
+                samples = _samples(cell, geo, old_label)
+                lines = [f"{name}{text.with_more(own)} {value}" for name, own, value in samples]
                 if lines:
                     metric = cell.metric
                     family = found.setdefault(metric.prom, Family(metric.help, TYPES[metric.kind]))
@@ -133,7 +142,7 @@ def _help_text(text: str) -> str:
     return text.replace("\\", "\\\\").replace("\n", "\\n")
 
 
-def _samples(cell: Cell, geo: GeoNames | None) -> Iterator[tuple[str, Labels, str]]:
+def _samples(cell: Cell, geo: GeoNames | None, old_label: bool) -> Iterator[tuple[str, Labels, str]]:
     """(name, own labels, value as text) of one metric; nothing when it is empty."""
     name = cell.metric.prom
     match cell.metric.kind:
@@ -142,6 +151,8 @@ def _samples(cell: Cell, geo: GeoNames | None) -> Iterator[tuple[str, Labels, st
         case "topn":
             for row in cell.rows(geo):
                 own = {cell.metric.label: row.label.name}
+                if old_label:
+                    own["name"] = row.label.name
                 if row.label.lat is not None and row.label.lon is not None:
                     own.update(lat=row.label.lat, lon=row.label.lon)
                 yield name, own, str(row.estimate)
