@@ -187,7 +187,7 @@ def _options(arguments: dict[str, Any]) -> Options:
         snaplen=_snaplen(arguments["--snaplen"], live),
         fanout_group=group,
         fanout_mode=arguments["--fanout-mode"],
-        translations=tuple(_translation(text) for text in arguments["--translate"]),
+        translations=tuple(rule for text in arguments["--translate"] for rule in _translations(text)),
         export=export,
         output=arguments["--output"],
         collector=_place(export, arguments["--output"]),
@@ -297,32 +297,35 @@ def _place(export: str, output: str | None) -> tuple[str, int] | None:
     return host.removeprefix("[").removesuffix("]"), integer("--output port", port, 1, U16)
 
 
-def _translation(text: str) -> Translation:
-    """`A,B`, or `A,PORT,B,PORT`; what follows is not looked at."""
+def _translations(text: str) -> list[Translation]:
+    """`A,B`, or `A,PORT,B,PORT`; what follows is not looked at. An interface stands for its addresses."""
     parts = [part.strip() for part in text.split(",")]
-    if len(parts) == 2:
-        source, target = _address(text, "src addr", parts[0]), _address(text, "dst addr", parts[1])
-        ports: tuple[int | None, int | None] = (None, None)
-    else:
-        for part, name in zip(
-            [*parts, *[""] * 4], ("src addr", "src port", "dst addr", "dst port"), strict=False
-        ):
-            if not part:
-                raise UsageError(f"--translate {text!r}: missing {name}, expected A,B or A,PORT,B,PORT")
-        source, target = _address(text, "src addr", parts[0]), _address(text, "dst addr", parts[2])
-        ports = (
-            integer(f"--translate {text!r}: port", parts[1], 0, U16),
-            integer(f"--translate {text!r}: port", parts[3], 0, U16),
-        )
-    if source.version != target.version:
+    wanted = ("src addr", "dst addr") if len(parts) == 2 else ("src addr", "src port", "dst addr", "dst port")
+    for i, name in enumerate(wanted):
+        if i >= len(parts) or not parts[i]:
+            raise UsageError(f"--translate {text!r}: missing {name}, expected A,B or A,PORT,B,PORT")
+    sources, targets = _addresses(text, parts[0]), _addresses(text, parts[len(wanted) // 2])
+    ports: list[int | None] = [None, None]
+    if len(wanted) == 4:
+        ports = [integer(f"--translate {text!r}: port", parts[i], 0, U16) for i in (1, 3)]
+    found = []
+    for source in sources:
+        target = next((each for each in targets if each.version == source.version), None)
+        if target is not None:
+            found.append(Translation(source, ports[0], target, ports[1]))
+    if not found:
         raise UsageError(f"--translate {text!r}: both must be IPv4, or both IPv6")
-    return Translation(source, ports[0], target, ports[1])
+    return found
 
 
-def _address(text: str, name: str, part: str) -> Address:
-    if not part:
-        raise UsageError(f"--translate {text!r}: missing {name}, expected A,B or A,PORT,B,PORT")
+def _addresses(text: str, part: str) -> list[Address]:
     try:
-        return ipaddress.ip_address(part)
+        return [ipaddress.ip_address(part)]
     except ValueError:
-        raise UsageError(f"--translate {text!r}: {part!r} is not an IP address") from None
+        pass
+    from netprobe.inputs.interfaces import list_interfaces
+
+    for interface in list_interfaces():
+        if interface.name == part and interface.addresses:
+            return [ipaddress.ip_interface(each).ip for each in interface.addresses]
+    raise UsageError(f"--translate {text!r}: {part!r} is not an IP address, nor an interface with one")

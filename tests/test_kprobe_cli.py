@@ -240,7 +240,7 @@ def test_cut_and_foreign_files(tmp_path: Path) -> None:
         ("-i eth0 --fanout 65536", "--fanout 65536: out of range"),
         ("-i eth0 --fanout 1 --fanout-group 2", "are the same flag"),
         ("-i eth0 --fanout 1 --fanout-mode CPU", "invalid fanout mode"),
-        ("--read x --translate 10.0.0.1", "missing src port"),
+        ("--read x --translate 10.0.0.1", "missing src port, expected A,B or A,PORT,B,PORT"),
         ("--read x --translate ,10.0.0.1", "missing src addr"),
         ("--read x --translate 10.0.0.1,", "missing dst addr"),
         ("--read x --translate 10.0.0.1,80,10.0.0.2", "missing dst port"),

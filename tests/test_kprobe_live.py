@@ -308,6 +308,11 @@ def test_translate_and_sample_and_filter(tmp_path: Path) -> None:
         ends = {(r["src"], r["dst"]) for r in lines(out)}
         # ICMP has no ports: the second rule does not fit
         assert ends == {("192.0.2.9", "10.99.0.2"), ("10.99.0.2", "192.0.2.9")}
+        run = start(server, *flags, "--translate", f"{server.iface},192.0.2.7")
+        ping(client, server)
+        finish(run)
+        ends = {(r["src"], r["dst"]) for r in lines(out)}
+        assert ends == {("192.0.2.7", "10.99.0.1"), ("10.99.0.1", "192.0.2.7")}
         assert {r["proto"] for r in lines(out)} == {1}
 
 
