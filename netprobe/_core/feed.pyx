@@ -18,8 +18,9 @@ from netprobe._core.engine cimport (
     MAX_PERIODS, Engine, desk_free, desk_init, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init,
     pthread_cond_wait, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock)
 from netprobe._core.owner cimport (
-    DEEP_NONE, View, draw, feed_engine, finish_engine, lend, look, start_engine, take_back, turn_over)
+    DEEP_ALL, View, draw, feed_engine, finish_engine, lend, look, start_engine, take_back, turn_over)
 from netprobe._core.handler cimport MAX_BLOCKS
+from netprobe._core.packet cimport RF_DEEP
 from netprobe._core.source cimport Batch, PacketSource
 from netprobe._core.store cimport MetricBlock, MetricSet, mset_free, mset_glance
 
@@ -180,22 +181,25 @@ cdef class Feed:
                     self.beat(newest)
                 self.source.release(b)
                 continue
-            decode_batch(&self.decode, b.raw, n, self.desk.decoded, &self.decoded)
             bytes_ = 0
+            newest = b.raw[0].ts
             for i in range(n):
+                # most policies look at every packet
+                b.raw[i].flags |= RF_DEEP
                 bytes_ += b.raw[i].wirelen
                 if b.raw[i].ts > newest:
                     newest = b.raw[i].ts
+            decode_batch(&self.decode, b.raw, n, self.desk.decoded, &self.decoded)
             if self.kept == 0:
                 self.first_ts = b.raw[0].ts
             if newest > self.last_ts:
                 self.last_ts = newest
             self.wire_bytes += bytes_
             self.kept += n
-            deep = DEEP_NONE
+            deep = DEEP_ALL
             for i in range(self.roster.n_engines):
                 deep = draw(<Engine>self.roster.engines[i], self.desk.decoded, n, deep)
-                feed_engine(<Engine>self.roster.engines[i], self.desk.decoded, n)
+                feed_engine(<Engine>self.roster.engines[i], self.desk.decoded, n, newest)
             self.source.release(b)
             spent = read_clock(CLOCK_MONOTONIC) - arrived
             if spent > self.longest_batch:

@@ -7,7 +7,6 @@ from netprobe._core.store cimport MetricSet
 
 cdef enum:
     # who of a batch is marked for deep sampling
-    DEEP_NONE
     DEEP_ALL
     DEEP_SOME
 
@@ -25,7 +24,7 @@ cdef void lend(Engine e, Desk *desk) noexcept nogil          # room to work, unt
 cdef void take_back(Engine e) noexcept nogil
 cdef void start_engine(Engine e, int64_t ts) noexcept nogil  # open its first period
 cdef int draw(Engine e, Packet *pkts, uint32_t n, int deep) noexcept nogil
-cdef void feed_engine(Engine e, Packet *pkts, uint32_t n) noexcept nogil
+cdef void feed_engine(Engine e, Packet *pkts, uint32_t n, int64_t newest) noexcept nogil
 cdef void turn_over(Engine e, int64_t now) noexcept nogil
 cdef void finish_engine(Engine e, int64_t now) noexcept nogil
 cdef void look(Engine e, View *v) noexcept nogil

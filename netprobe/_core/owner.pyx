@@ -35,8 +35,8 @@ cdef int draw(Engine e, Packet *pkts, uint32_t n, int deep) noexcept nogil:
     return DEEP_SOME
 
 
-cdef void feed_engine(Engine e, Packet *pkts, uint32_t n) noexcept nogil:
-    """A decoded batch, cut where this engine's periods end."""
+cdef void feed_engine(Engine e, Packet *pkts, uint32_t n, int64_t newest) noexcept nogil:
+    """A decoded batch, cut where this engine's periods end; `newest`: its latest stamp."""
     cdef uint32_t i
     cdef uint32_t at = 0
     cdef int64_t ts
@@ -45,16 +45,17 @@ cdef void feed_engine(Engine e, Packet *pkts, uint32_t n) noexcept nogil:
     if e.kept == 0:
         e.first_ts = pkts[0].ts
         e.last_ts = pkts[0].ts
-    for i in range(n):
-        ts = pkts[i].ts
-        if ts > e.last_ts:
-            e.last_ts = ts
-        if ts >= e.edge and e.periods > 1:
-            if i > at:
-                e.consume(&e.shards[0], pkts + at, NULL, i - at)
-                at = i
-            e.rotate(ts)
-            e.edge = edge_after(ts)
+    if newest > e.last_ts:
+        e.last_ts = newest
+    if newest >= e.edge and e.periods > 1:
+        for i in range(n):
+            ts = pkts[i].ts
+            if ts >= e.edge:
+                if i > at:
+                    e.consume(&e.shards[0], pkts + at, NULL, i - at)
+                    at = i
+                e.rotate(ts)
+                e.edge = edge_after(ts)
     e.consume(&e.shards[0], pkts + at, NULL, n - at)
     e.framed += n
     e.kept += n
