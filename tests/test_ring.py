@@ -327,6 +327,10 @@ def test_interface_counters_are_those_that_ip_shows() -> None:
         ns.run("ping", "-c", "3", "-i", "0.01", "127.0.0.1")
         kernel = Netlink()
         (link,) = kernel.links()
+        assert list(kernel.links(link.index)) == [link]
+        with pytest.raises(OSError, match="No such device"):
+            list(kernel.links(4711))
+        assert list(kernel.links()) == [link]
         kernel.close()
         (entry,) = json.loads(ns.ip("-j", "-s", "link", "show", "lo"))
         counters = entry["stats64"]

@@ -8,6 +8,7 @@ class LiveSource(PacketSource):
     timeout_ms: int
     snaplen: int
     linktype: int
+    ifindex: int  # 0: all
     @property
     def state(self) -> Literal["up", "down", "gone"]:
         """down: the interface is there; gone: it is not. Reading goes on by itself when it comes back."""

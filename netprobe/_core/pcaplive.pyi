@@ -7,7 +7,6 @@ from netprobe._core.live import LiveSource
 class PcapSource(LiveSource):
     """A capture by libpcap of one interface, or of all (`any`)."""
 
-    ifindex: int
     reopened: int
     def __init__(
         self,

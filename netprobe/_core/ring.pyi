@@ -8,7 +8,6 @@ Rows = Sequence[Sequence[int]]
 class Ring(LiveSource):
     """An AF_PACKET socket with a TPACKET_V3 ring on one interface, or on all (`any`)."""
 
-    ifindex: int
     reopened: int
     step: int
     def __init__(

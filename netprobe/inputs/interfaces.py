@@ -29,7 +29,7 @@ _COUNTERS = struct.Struct("=16Q")  # rtnl_link_stats64, up to rx_missed_errors
 
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _RTM_GETLINK, _RTM_GETADDR = 18, 22
-_REQUEST_DUMP = 0x301
+_REQUEST, _REQUEST_ALL = 0x001, 0x301
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_STATS64 = 1, 3, 4, 23
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 
@@ -72,7 +72,7 @@ class Netlink:
         """All of them with their addresses, by index."""
         found = {link.index: link for link in self.links()}
         both: dict[int, tuple[list[str], list[str]]] = {index: ([], []) for index in found}
-        for body in self._dump(_RTM_GETADDR, bytes(_ADDRESS.size)):
+        for body in self._ask(_RTM_GETADDR, bytes(_ADDRESS.size), _REQUEST_ALL):
             family, prefix, _, _, index = _ADDRESS.unpack_from(body)
             attributes = dict(_attributes(body, _ADDRESS.size))
             # of a point-to-point link IFA_ADDRESS is the other end
@@ -83,9 +83,10 @@ class Netlink:
             found[index].addresses = four + six
         return [found[index] for index in sorted(found)]
 
-    def links(self) -> Iterator[Interface]:
-        """All of them without addresses."""
-        for body in self._dump(_RTM_GETLINK, bytes(_LINK.size)):
+    def links(self, index: int = 0) -> Iterator[Interface]:
+        """All of them, or the one with this index, without addresses. OSError: there is no such one."""
+        question = _LINK.pack(0, 0, index, 0, 0)
+        for body in self._ask(_RTM_GETLINK, question, _REQUEST if index else _REQUEST_ALL):
             _, kind, index, flags, _ = _LINK.unpack_from(body)
             attributes = dict(_attributes(body, _LINK.size))
             link = Interface(
@@ -105,10 +106,10 @@ class Netlink:
                 link.dropped = values[14] + values[15]  # the card's FIFO and its missed frames
             yield link
 
-    def _dump(self, kind: int, body: bytes) -> Iterator[bytes]:
+    def _ask(self, kind: int, body: bytes, flags: int) -> Iterator[bytes]:
         self._sequence += 1
         length = _HEADER.size + len(body)
-        self._socket.send(_HEADER.pack(length, kind, _REQUEST_DUMP, self._sequence, 0) + body)
+        self._socket.send(_HEADER.pack(length, kind, flags, self._sequence, 0) + body)
         while True:
             answer = self._socket.recv(1 << 18)
             at = 0
@@ -126,6 +127,8 @@ class Netlink:
                     code = -int.from_bytes(message[:4], sys.byteorder, signed=True)
                     raise OSError(code, os.strerror(code))
                 yield message
+                if flags == _REQUEST:
+                    return
 
 
 def _attributes(body: bytes, at: int) -> Iterator[tuple[int, bytes]]:

@@ -88,6 +88,7 @@ class LiveCapture:
         self.source = source
         # in the interface's network namespace, for as long as the capture lasts
         self._kernel = Netlink() if sys.platform == "linux" else None
+        self._if_last = 0
         self._if_last = self._if_now()
         self._if_drops = 0
 
@@ -138,10 +139,10 @@ class LiveCapture:
             self._kernel = None
 
     def _if_now(self) -> int:
-        if self._kernel is None:
-            return self._if_last
-        with contextlib.suppress(OSError):
-            return sum(link.dropped for link in self._kernel.links() if self.iface in (link.name, ANY))
+        kernel, index = self._kernel, self.source.ifindex
+        if kernel is not None and (index or self.iface == ANY):
+            with contextlib.suppress(OSError):  # it is gone, or the capture has just been closed
+                return sum(link.dropped for link in kernel.links(index))
         return self._if_last
 
 
