@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import socket
 import subprocess
@@ -266,6 +267,21 @@ def test_an_interface_may_be_down_at_first(source: str, captures: Path, tmp_path
             got = [packet.data for packet in reader.wait(len(wanted))]
         capture.close()
     assert got == wanted
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("promisc", [True, False])
+def test_promiscuous_while_it_is_open(source: str, promisc: bool) -> None:
+    with netns.pair() as (_, receiver), receiver.inside():
+
+        def promiscuity() -> int:
+            (link,) = json.loads(receiver.ip("-d", "-j", "link", "show", "dev", receiver.iface))
+            return int(link["promiscuity"])
+
+        assert promiscuity() == 0
+        with open_live(receiver.iface, source=source, promisc=promisc):
+            assert promiscuity() == promisc
+        assert promiscuity() == 0
 
 
 @pytest.mark.parametrize("source", SOURCES)

@@ -9,6 +9,7 @@ import os
 import socket
 import struct
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -404,3 +405,14 @@ def test_an_interface_may_return_as_another_kind() -> None:
     assert [packet.data for packet in got] == [p for p in plain if p != plain[4]] + [
         frame for frame in frames if frame != frames[4]
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.tool("tcpreplay", "taskset", "curl")
+def test_the_benchmark_runs(tmp_path: Path) -> None:
+    program = Path(__file__).resolve().parents[1] / "benchmarks" / "live.py"
+    done = subprocess.run(
+        [sys.executable, program, "--smoke", "--dir", tmp_path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "| drops at 1,000 packets/s | 0 of 1,000 |" in done.stdout
