@@ -13,7 +13,7 @@ from netprobe.kentik.endpoints import masked_url
 from netprobe.kentik.errors import AuthenticationFailed, DeviceNotFound, RequestFailed, SetupFailed
 from netprobe.kentik.http import Answer, Backoff, Session, is_transport_status
 
-__all__ = ["ApiError", "Device", "DeviceApi", "NewDevice"]
+__all__ = ["ApiError", "Device", "DeviceApi", "NewDevice", "api_name"]
 
 JSON = "application/json"
 #: one attempt and so many more, all within the time of one request; look-ups only
@@ -91,7 +91,9 @@ def api_name(name: str) -> str:
 
 
 def _number(document: dict[str, Any], key: str, default: int | None = None) -> int:
-    value = document.get(key, default)
+    value = document.get(key)
+    if value is None and default is not None:
+        return default
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise ValueError(f"{key} is not a number")
     try:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from netprobe._version import __version__
 from netprobe.errors import ConfigError, InputError
-from netprobe.kentik.api import Device, DeviceApi, NewDevice
+from netprobe.kentik.api import Device, DeviceApi, NewDevice, api_name
 from netprobe.kentik.columns import CustomColumns
 from netprobe.kentik.dns import DnsSender
 from netprobe.kentik.endpoints import Endpoints, check_url, masked_url
@@ -122,7 +122,8 @@ def find_device(api: DeviceApi, settings: Settings, interface: Interface | None)
     if settings.device_if is not None:
         return _by_interface(api, settings.device_if)
     try:
-        return api.device(settings.device_ip or settings.name())
+        # a name never goes for an address, even if it looks like one
+        return api.device(settings.device_ip or api_name(settings.name()))
     except DeviceNotFound:
         address = settings.device_ip or (interface.first_ipv4() if interface is not None else None)
         if not settings.plan or not address:
