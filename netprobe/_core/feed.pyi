@@ -48,8 +48,8 @@ class Feed:
         """One engine's periods at this moment.
 
         Number of the open period; (number, start ns, end ns, blocks per handler) of the closed ones numbered
-        ``known`` or higher, newest first; how many closed ones there are; (start ns, blocks per handler) of the
-        open one, None if there is none or it is not wanted.
+        ``known`` or higher, newest first; how many closed ones there are; (start ns, blocks per handler) of
+        the open one, None if there is none or it is not wanted.
         """
     def stats(self) -> dict[str, Any]:
         """What was read, malformed packets by cause, and how long anybody had to wait."""

@@ -43,7 +43,12 @@ class FlowReader:
         by the wall clock.
         """
     def fill(
-        self, buffers: dict[str, Any], limit: int, apps: AppRows | None = None, *, seconds: float | None = None
+        self,
+        buffers: dict[str, Any],
+        limit: int,
+        apps: AppRows | None = None,
+        *,
+        seconds: float | None = None,
     ) -> int:
         """Write up to ``limit`` records, and their application fields into ``apps`` (a fresh one).
 

@@ -7,8 +7,9 @@ from netprobe._core.source import PacketSource
 class ModeReader:
     """What kprobe's dns or radius mode takes from a source, as packed rows.
 
-    ports: UDP source ports (dns) or destination ports (radius) to look at, None for all. mirrored: the packets
-    of interest stand in UDP payloads behind eight bytes. ValueError for a port or mode that cannot be.
+    ports: UDP source ports (dns) or destination ports (radius) to look at, None for all. mirrored: the
+    packets of interest stand in UDP payloads behind eight bytes. ValueError for a port or mode that cannot
+    be.
     """
 
     def __init__(

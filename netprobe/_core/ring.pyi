@@ -30,4 +30,6 @@ class Ring(LiveSource):
     @property
     def where(self) -> str: ...
     def counters(self) -> dict[str, int]:
-        """received, dropped, freezes, delivered, filtered, outgoing, lost: packets, and times the ring was full."""
+        """received, dropped, freezes, delivered, filtered, outgoing, lost: packets, and times the ring
+        was full.
+        """

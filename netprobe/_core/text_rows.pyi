@@ -5,11 +5,11 @@ from netprobe._core.app_flow import AppRows
 class TextRows:
     """Renders columns of flow records as lines of text.
 
-    columns: name, what stands before the value, its kind ("addr", "mac", or numpy's name of an integer type), and
-    which value means that there is none (None: none does), in order. fields: application field -> what stands
-    before its value; they follow where a record has them. absent: what stands for no value. end: behind each row.
-    escapes: byte of a text -> what is written for it, at most 6 bytes. Texts and addresses stand in double quotes.
-    ValueError for a kind that is not known, and for what is too long.
+    columns: name, what stands before the value, its kind ("addr", "mac", or numpy's name of an integer type),
+    and which value means that there is none (None: none does), in order. fields: application field -> what
+    stands before its value; they follow where a record has them. absent: what stands for no value. end:
+    behind each row. escapes: byte of a text -> what is written for it, at most 6 bytes. Texts and addresses
+    stand in double quotes. ValueError for a kind that is not known, and for what is too long.
     """
 
     def __init__(
