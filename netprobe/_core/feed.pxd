@@ -3,7 +3,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from netprobe._core.clock cimport Clock
 from netprobe._core.decode cimport DecodeConfig, DecodeStats
-from netprobe._core.engine cimport Desk, pthread_cond_t, pthread_mutex_t
+from netprobe._core.engine cimport Desk, Engine, pthread_cond_t, pthread_mutex_t
 from netprobe._core.owner cimport View
 from netprobe._core.source cimport Batch, PacketSource
 
@@ -33,7 +33,7 @@ cdef class Feed:
     cdef Desk desk
     cdef Batch *batch
     cdef Roster *roster
-    cdef list members                  # the roster's engines, as Python holds them
+    cdef set members                   # the roster's engines, as Python holds them
     # filter
     cdef object compile_filter
     cdef object filter_error
@@ -70,4 +70,5 @@ cdef class Feed:
     cdef int sift(self) noexcept nogil
     cdef int choose_program(self, int linktype) noexcept with gil
     cdef int post(self, Command *c) noexcept nogil
+    cdef _change(self, int kind, Roster *fresh, Engine engine)
     cdef void _glance(self, View *v, int n) noexcept nogil

@@ -5,7 +5,7 @@ batches: to add or remove an engine, to copy an open bucket for a reader, to not
 from compiling a filter for a link type that shows up.
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_THREAD_CPUTIME_ID
 
@@ -63,29 +63,49 @@ cdef void free_roster(Roster *r) noexcept nogil:
         free(r)
 
 
-cdef Roster *make_roster(list members) except NULL:
-    cdef Engine e
+cdef void **changed(void **old, uint32_t *n, list added, set removed) except NULL:
+    """A copy of a list of pointers with some objects more, or fewer; n: its length before and after."""
+    cdef void **fresh = <void **>malloc((n[0] + len(added) + 1) * sizeof(void *))
+    cdef uint32_t i
+    cdef uint32_t at = 0
+    if fresh == NULL:
+        raise MemoryError
+    for i in range(n[0]):
+        if not removed or <size_t>old[i] not in removed:
+            fresh[at] = old[i]
+            at += 1
+    for one in added:
+        fresh[at] = <void *>one
+        at += 1
+    n[0] = at
+    return fresh
+
+
+cdef Roster *make_roster(Roster *old, Engine added, Engine removed) except NULL:
+    """The roster with one engine more or fewer. The old one stays as it is."""
     cdef Roster *r = <Roster *>calloc(1, sizeof(Roster))
-    cdef list accumulators = [one for e in members for one in e.keep[0]]
-    cdef list meters = [one for one in accumulators if isinstance(one, Pcap)]
-    cdef list gauges = [one for one in accumulators if isinstance(one, Resources)]
+    cdef list come = [] if added is None else list(added.keep[0])
+    cdef list gone = [] if removed is None else list(removed.keep[0])
+    cdef set addresses = {<size_t><void *>one for one in gone}
     if r == NULL:
         raise MemoryError
-    r.engines = <void **>calloc(len(members) + 1, sizeof(void *))
-    r.meters = <void **>calloc(len(meters) + 1, sizeof(void *))
-    r.gauges = <void **>calloc(len(gauges) + 1, sizeof(void *))
-    if r.engines == NULL or r.meters == NULL or r.gauges == NULL:
+    if old != NULL:
+        r.n_engines = old.n_engines
+        r.n_meters = old.n_meters
+        r.n_gauges = old.n_gauges
+    try:
+        r.engines = changed(
+            NULL if old == NULL else old.engines, &r.n_engines, [] if added is None else [added],
+            set() if removed is None else {<size_t><void *>removed})
+        r.meters = changed(
+            NULL if old == NULL else old.meters, &r.n_meters, [one for one in come if isinstance(one, Pcap)],
+            addresses)
+        r.gauges = changed(
+            NULL if old == NULL else old.gauges, &r.n_gauges, [one for one in come if isinstance(one, Resources)],
+            addresses)
+    except BaseException:
         free_roster(r)
-        raise MemoryError
-    for one in members:
-        r.engines[r.n_engines] = <void *>one
-        r.n_engines += 1
-    for one in meters:
-        r.meters[r.n_meters] = <void *>one
-        r.n_meters += 1
-    for one in gauges:
-        r.gauges[r.n_gauges] = <void *>one
-        r.n_gauges += 1
+        raise
     return r
 
 
@@ -105,8 +125,8 @@ cdef class Feed:
         self.program_type = -1
         self.decode.inner = inner
         set_hosts(&self.decode, list(hosts))
-        self.members = []
-        self.roster = make_roster(self.members)
+        self.members = set()
+        self.roster = make_roster(NULL, None, None)
         self.batch = <Batch *>calloc(1, sizeof(Batch))
         if self.batch == NULL or desk_init(&self.desk, True) < 0:
             raise MemoryError
@@ -373,17 +393,19 @@ cdef class Feed:
             raise ValueError("is fed already")
         if engine.n_shards != 1:
             raise ValueError("one shard is fed, not several")
-        self._change(self.members + [engine], DO_ADD, engine)
+        self._change(DO_ADD, make_roster(self.roster, engine, None), engine)
+        self.members.add(engine)
 
     def remove(self, Engine engine not None):
         """Feed it no longer. What it has counted stays as it is."""
-        self._change([one for one in self.members if one is not engine], DO_REMOVE, engine)
+        if engine in self.members:
+            self._change(DO_REMOVE, make_roster(self.roster, None, engine), engine)
+            self.members.discard(engine)
 
-    def _change(self, list members, int kind, Engine engine):
+    cdef _change(self, int kind, Roster *fresh, Engine engine):
         cdef Roster *old = self.roster
-        self._do(kind, engine, data=<size_t>make_roster(members))
+        self._do(kind, engine, data=<size_t>fresh)
         # only now nobody looks at the old one any more
-        self.members = members
         free_roster(old)
 
     def hosts(self, hosts):

@@ -91,6 +91,11 @@ class HandlerSet:
         self._seed = seed
         self._accumulators = accumulators(self.specs, self.configs, geo)
         self._chains = chains(self.specs)
+        #: handlers, a chain counting as one
+        self.chain_count = len(self._chains)
+        #: it reports what the input costs, and is no policy of somebody's
+        self.is_resources = all(config.type == RESOURCES for config in self.configs)
+        self.wants_drops = any(config.type == "pcap" for config in self.configs)
         self._engine: Engine | None = None
         self.attached = False
         # of the input that feeds it
@@ -105,20 +110,6 @@ class HandlerSet:
 
     def __repr__(self) -> str:
         return f"<HandlerSet: {', '.join(self.names)}>"
-
-    @property
-    def chain_count(self) -> int:
-        """Handlers, a chain counting as one."""
-        return len(self._chains)
-
-    @property
-    def is_resources(self) -> bool:
-        """It reports what the input costs, and is no policy of somebody's."""
-        return all(config.type == RESOURCES for config in self.configs)
-
-    @property
-    def wants_drops(self) -> bool:
-        return any(config.type == "pcap" for config in self.configs)
 
     # --- between it and its input ---
 

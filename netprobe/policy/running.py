@@ -57,6 +57,8 @@ class InputStream:
         self._hosts: list[str] = []
         self._feed = Feed(recorded=self.recorded, clock=self.clock)
         self._sets: list[HandlerSet] = []
+        self._policies = 0
+        self._handlers = 0
         # who changes the roster, starts and stops; never held by the capture thread
         self._lock = threading.RLock()
         self._stop = threading.Event()
@@ -137,7 +139,7 @@ class InputStream:
             self._sets.append(handlers)
             look = self._read_drops if handlers.wants_drops else None
             handlers.bind(self._feed, self.clock.time_ns, self.recorded, look)
-            self._count_policies()
+            self._count_policies(handlers, 1)
 
     def detach(self, handlers: HandlerSet) -> None:
         """Feed them no longer; what they counted can still be read."""
@@ -149,11 +151,13 @@ class InputStream:
             self._sets.remove(handlers)
             self._feed.remove(handlers.engine())
             handlers.release()
-            self._count_policies()
+            self._count_policies(handlers, -1)
 
-    def _count_policies(self) -> None:
-        others = [one for one in self._sets if not one.is_resources]
-        self._feed.policies(len(others), sum(one.chain_count for one in others))
+    def _count_policies(self, handlers: HandlerSet, by: int) -> None:
+        if not handlers.is_resources:
+            self._policies += by
+            self._handlers += by * handlers.chain_count
+        self._feed.policies(self._policies, self._handlers)
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait for the end of a file. True: it has been read to its end."""
@@ -168,17 +172,17 @@ class InputStream:
         self._feed.filter_by(opened.compile_filter)
         self._feed.hosts(parse_hosts(self.config.get("host_spec")))
         self._hosts = []
-        self._use_hosts(opened.hosts())
+        self._use_hosts(opened.hosts(), opened.iface)
         with self._drops_lock:
             self._opened = opened
 
-    def _use_hosts(self, found: list[str]) -> None:
+    def _use_hosts(self, found: list[str], iface: str) -> None:
         """The networks of the interface are these."""
         if found == self._hosts:
             return
         self._hosts = found
         self._feed.hosts(parse_hosts(self.config.get("host_spec")) + parse_hosts(found))
-        LOG.info("input %s: networks of %s: %s", self.name, self.iface, ", ".join(found) or "none")
+        LOG.info("input %s: networks of %s: %s", self.name, iface, ", ".join(found) or "none")
 
     def _run(self) -> None:
         try:
@@ -250,7 +254,7 @@ class InputStream:
             # a machine may start to capture before it has its addresses
             if state == "up" and opened is not None:
                 with contextlib.suppress(NetprobeError, OSError):
-                    self._use_hosts(opened.hosts())
+                    self._use_hosts(opened.hosts(), opened.iface)
 
     def _read_drops(self) -> None:
         """Tell the pcap handlers what the capture has lost so far."""
