@@ -197,7 +197,12 @@ class InputStream:
         while not self._stop.is_set():
             opened = self._opened
             assert opened is not None
-            self._feed.run(opened.source)
+            try:
+                self._feed.run(opened.source)
+            except NetprobeError:
+                # what came before counts
+                self._feed.finish()
+                raise
             if self._stop.is_set():
                 return
             if self.recorded:
