@@ -189,6 +189,20 @@ def test_closed_buckets_read_back_identically(tmp_path: Path) -> None:
     assert "packets_events" in text
 
 
+def test_the_end_is_seen_at_once(mock: InputStream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy made for a reader just before does not hide what came last."""
+    monkeypatch.setattr(module, "FRESH", 1e9)
+    handlers = handlers_of()
+    mock.attach(handlers)
+    mock.start()
+    until(lambda: handlers.engine().packets > 2)
+    assert not handlers.bucket(0)[0].read_only
+    until(lambda: handlers.engine().packets > 4)
+    mock.stop()
+    assert handlers.bucket(0)[0].read_only
+    assert render_json.render(handlers.bucket(0))["packets"]["events"] == handlers.engine().packets
+
+
 def test_copies_are_let_go(mock: InputStream, monkeypatch: pytest.MonkeyPatch) -> None:
     handlers = handlers_of()
     mock.attach(handlers)

@@ -149,6 +149,11 @@ class HandlerSet:
             return {}
         return {**engine.stats()["losses"], **handler_losses([self._accumulators])}
 
+    def refresh(self) -> None:
+        """Look anew the next time, however soon that is."""
+        with self._lock:
+            self._view = None
+
     def forget(self) -> None:
         """Let go of copies that were made for readers and are out of date."""
         if not self._lock.acquire(blocking=False):

@@ -126,7 +126,7 @@ class InputStream:
                     if opened.drops is not None:
                         # what was in the ring and will not be read any more is known now
                         self._latest = self._totals(opened.drops())
-            self._feed.finish()
+            self._finish()
 
     def attach(self, handlers: HandlerSet) -> None:
         """Feed these handlers, too, from the next batch on; nobody else loses a packet."""
@@ -201,7 +201,7 @@ class InputStream:
                 self._feed.run(opened.source)
             except NetprobeError:
                 # what came before counts
-                self._feed.finish()
+                self._finish()
                 raise
             if self._stop.is_set():
                 return
@@ -210,10 +210,15 @@ class InputStream:
                     self.warnings = opened.warnings()
                     for line in self.warnings:
                         LOG.warning("input %s: %s", self.name, line)
-                self._feed.finish()
+                self._finish()
                 return
             if not self._reopen(opened):
                 return
+
+    def _finish(self) -> None:
+        self._feed.finish()
+        for one in list(self._sets):
+            one.refresh()
 
     def _reopen(self, gone: Opened) -> bool:
         """A device has vanished: policies go on by the clock until it is back. False: stopped meanwhile."""
