@@ -506,7 +506,7 @@ class KentikServer:
         self.expect(coding == "gzip", 10, f"Content-Encoding {coding!r}")
         try:
             records = self.decode(seen.body)
-        except (zlib.error, ValueError, IndexError, RuntimeError) as error:
+        except (zlib.error, struct.error, ValueError, IndexError, RuntimeError) as error:
             self.problem(12, f"body not decodable: {error}")
             return 400, {"error": "what?"}
         for record in records:

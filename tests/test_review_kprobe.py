@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import gzip
+import http.client
+import json
+import time
+from collections.abc import Callable
 from typing import Any
 
+import msgpack
 import pytest
-from kentik_server import DeviceSpec, KentikServer
+from kentik_server import EMAIL, KFLOW, TOKEN, DeviceSpec, KentikServer
 from test_kentik_api import settings
 
 from netprobe.kentik import DeviceNotFound
@@ -38,3 +45,263 @@ def test_null_is_as_good_as_absent(key: str) -> None:
     absent = Device.parse(document)
     assert (device.sample_rate, device.max_flow_rate) == (absent.sample_rate, absent.max_flow_rate)
     assert not device.columns.columns or key != "custom_column_data"
+
+
+# the stand-in is what the other tests trust: each of its points must be able to fail
+
+
+def test_stand_in_takes_what_is_right() -> None:
+    with KentikServer([DeviceSpec(7, "probe-1")]) as server:
+        for route in REQUESTS:
+            server.mode = MODES.get(route, "flow")
+            assert ask(server, route) in (200, 201), route
+            assert not server.problems, server.problems
+        server._unfetched.clear()
+        server.verify()
+
+
+Edit = Callable[[Any], Any]
+
+#: route -> method, path, headers beside the credentials, body
+REQUESTS: dict[str, tuple[str, str, dict[str, str], Callable[[], bytes]]] = {
+    "device": ("GET", "/api/internal/device/probe-1", {"Content-Type": "application/json"}, bytes),
+    "create": (
+        "POST",
+        "/api/internal/device/",
+        {"Content-Type": "application/json"},
+        lambda: json.dumps({"device": NEW}).encode(),
+    ),
+    "update": (
+        "PUT",
+        "/api/internal/company/1001/device/7/tags/snmp",
+        {"Content-Type": "application/json"},
+        lambda: json.dumps({"eth0": INTERFACE}).encode(),
+    ),
+    "flow": (
+        "POST",
+        "/chf?sender_id=1001%3Aprobe-1%3A7&sid=0",
+        {"Content-Type": "application/binary", "Content-Encoding": "gzip"},
+        lambda: flow_body(),
+    ),
+    "dns": ("POST", "/dns", {}, lambda: msgpack.packb(ANSWER)),
+    "tags": (
+        "POST",
+        "/api/internal/batch/customdimensions/kt_user/populators",
+        {"Content-Type": "application/json"},
+        lambda: json.dumps(TAGS).encode(),
+    ),
+    "metrics": ("POST", "/tsdb", {"Content-Type": "application/json"}, lambda: json.dumps([METRIC]).encode()),
+}
+MODES = {"dns": "dns", "tags": "radius"}
+
+NEW: dict[str, Any] = {
+    "device_name": "a_b",
+    "device_type": "host-nprobe-dns-www",
+    "device_subtype": "kprobe",
+    "device_description": "a.b",
+    "device_sample_rate": "1",
+    "device_bgp_type": "none",
+    "plan_id": 5,
+    "site_id": 9,
+    "cdn_attr": "N",
+    "sending_ips": ["192.0.2.1"],
+}
+INTERFACE: dict[str, Any] = {
+    "index": "513",
+    "alias": "",
+    "desc": "eth0",
+    "speed": 0,
+    "type": 0,
+    "address": "192.0.2.1",
+    "netmask": "255.255.255.0",
+    "alias_address": None,
+}
+ANSWER: dict[str, Any] = {
+    "Question": {"Name": "a.example", "Host": bytes(4)},
+    "Answers": [{"Name": "", "CNAME": "", "IP": bytes(4), "TTL": 9}],
+}
+TAGS: dict[str, Any] = {
+    "replace_all": False,
+    "complete": True,
+    "ttl_minutes": 0,
+    "upserts": [{"value": "bob", "criteria": [{"addr": ["10.1.2.3"]}]}],
+    "deletes": [{"value": "eve"}],
+}
+METRIC: dict[str, Any] = {
+    "metric": "chf.client_Total",
+    "timestamp": int(time.time()),
+    "value": 3,
+    "tags": {
+        "host": "h",
+        "type": "count",
+        "ver": "kprobe-1",
+        "ft": "kprobe",
+        "dt": "libkflow",
+        "level": "primary",
+        "cid": "1001",
+        "did": "7",
+    },
+}
+RECORD: dict[str, Any] = {
+    "deviceId": 7,
+    "sampleAdj": True,
+    "sampleRate": 100,
+    "outPkts": 1,
+    "outBytes": 40,
+    "ipv4SrcAddr": 1,
+    "ipv4DstAddr": 2,
+    "appProtocol": 0,
+    "custom": [{"id": 19, "value": {"strVal": "x"}}, {"id": 23, "value": {"addrVal": b"\4" + bytes(16)}}],
+}
+
+
+def flow_body(
+    *, zeros: bytes = bytes(80), behind: bytes = b"", outside: bytes = b"", count: int = 1, **changes: Any
+) -> bytes:
+    message = KFLOW.PackedCHF.new_message(msgs=[{**RECORD, **changes}] * count)
+    return gzip.compress(zeros + message.to_bytes_packed() + behind) + outside
+
+
+def ask(
+    server: KentikServer,
+    route: str,
+    *,
+    method: str | None = None,
+    path: str | None = None,
+    headers: dict[str, str] | None = None,
+    body: bytes | None = None,
+    token: str = TOKEN,
+) -> int:
+    plain = REQUESTS[route]
+    connection = http.client.HTTPConnection(server.host, server.port)
+    sent = {"X-CH-Auth-Email": EMAIL, "X-CH-Auth-API-Token": token, **(headers or plain[2])}
+    content = plain[3]() if body is None else body
+    connection.request(method or plain[0], path or plain[1], content or None, sent)
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def document(route: str, change: Edit) -> dict[str, Any]:
+    """A request with a body in which one thing is different."""
+    base = {"create": {"device": NEW}, "update": {"eth0": INTERFACE}, "tags": TAGS, "metrics": [METRIC]}
+    changed = copy.deepcopy(base[route])
+    change(changed)
+    return {"body": json.dumps(changed).encode()}
+
+
+def answer(change: Edit) -> dict[str, Any]:
+    changed = copy.deepcopy(ANSWER)
+    change(changed)
+    return {"body": msgpack.packb(changed)}
+
+
+def custom(number: int, **value: Any) -> dict[str, Any]:
+    return {"body": flow_body(custom=[{"id": number, "value": value}])}
+
+
+BINARY = {"Content-Type": "application/binary", "Content-Encoding": "gzip"}
+WRONG: list[tuple[int, str, dict[str, Any]]] = [
+    (1, "device", {"token": "x"}),
+    (1, "flow", {"token": ""}),
+    (2, "device", {"headers": {"Content-Type": "text/plain"}}),
+    (2, "device", {"method": "POST"}),
+    (2, "update", {"method": "POST"}),
+    (2, "update", {"path": "/api/internal/company/1002/device/7/tags/snmp"}),
+    (2, "create", {"path": "/api/internal/device"}),
+    (2, "tags", {"path": "/api/internal/batch/customdimensions/kt_users/populators"}),
+    (3, "device", {"path": "/api/internal/device/a.b"}),
+    (3, "device", {"path": "/api/internal/device/a%2Eb"}),
+    (5, "create", document("create", lambda d: d.update(more=1))),
+    (5, "create", document("create", lambda d: d["device"].update(device_name="a.b"))),
+    (5, "create", document("create", lambda d: d["device"].update(plan_id="5"))),
+    (5, "create", document("create", lambda d: d["device"].update(site_id="9"))),
+    (5, "create", document("create", lambda d: d["device"].update(site_id=0))),
+    (5, "create", document("create", lambda d: d["device"].update(device_sample_rate=1))),
+    (5, "create", document("create", lambda d: d["device"].update(cloud_region=""))),
+    (6, "create", document("create", lambda d: d["device"].pop("plan_id"))),
+    (6, "create", document("create", lambda d: d["device"].update(sending_ips=[]))),
+    (7, "update", document("update", lambda d: d["eth0"].update(index=513))),
+    (7, "update", document("update", lambda d: d["eth0"].update(netmask="24/"))),
+    (7, "update", document("update", lambda d: d["eth0"].update(speed="0"))),
+    (7, "update", document("update", lambda d: d["eth0"].pop("alias_address"))),
+    (7, "update", document("update", lambda d: d.update(kernel={**INTERFACE, "desc": "kernel"}))),
+    (9, "flow", {"path": "/chf?sid=0&sender_id=1001%3Aprobe-1%3A7"}),
+    (9, "flow", {"path": "/chf?sender_id=1001%3Aprobe-1%3A7&sid=1"}),
+    (9, "flow", {"path": "/chf?sender_id=1001%3Aprobe_1%3A7&sid=0"}),
+    (10, "flow", {"headers": {**BINARY, "Content-Type": "application/binary; x"}}),
+    (10, "flow", {"headers": {"Content-Type": "application/binary"}}),
+    (10, "flow", {"body": flow_body(outside=gzip.compress(b""))}),
+    (10, "flow", {"body": flow_body(outside=b"x")}),
+    (11, "flow", {"body": flow_body(zeros=bytes(79) + b"\1")}),
+    (12, "flow", {"body": flow_body(zeros=bytes(79))}),
+    (12, "flow", {"body": flow_body(behind=bytes(2))}),
+    (12, "flow", {"body": flow_body(count=0)}),
+    (10, "flow", {"body": flow_body()[:-9]}),
+    (13, "flow", {"body": flow_body(deviceId=8)}),
+    (13, "flow", {"body": flow_body(sampleAdj=False)}),
+    (13, "flow", {"body": flow_body(sampleRate=99)}),
+    (13, "flow", {"body": flow_body(timestamp=1)}),
+    (13, "flow", {"body": flow_body(timestampNano=1)}),
+    (13, "flow", {"body": flow_body(appProtocol=4294967295)}),
+    (13, "flow", {"body": flow_body(inPkts=1, inBytes=40)}),
+    (13, "flow", {"body": flow_body(outPkts=0, outBytes=0)}),
+    (13, "flow", {"body": flow_body(outPkts=0)}),
+    (14, "flow", {"body": flow_body(ipv6SrcAddr=b"\1" * 16, ipv6DstAddr=b"\1" * 16)}),
+    (14, "flow", {"body": flow_body(ipv4SrcAddr=0, ipv4DstAddr=0, ipv6SrcAddr=b"\1" * 16)}),
+    (
+        14,
+        "flow",
+        {"body": flow_body(ipv4SrcAddr=0, ipv4DstAddr=0, ipv6SrcAddr=b"\1" * 4, ipv6DstAddr=b"\1" * 4)},
+    ),
+    (15, "flow", custom(99, uint32Val=1)),
+    (15, "flow", custom(1, strVal="x")),
+    (15, "flow", custom(19, strVal="x" * 385)),
+    (15, "flow", custom(23, addrVal=bytes(17))),
+    (15, "flow", custom(23, addrVal=b"\4" + bytes(4))),
+    (15, "flow", custom(23, addrVal=b"\4" + bytes(15) + b"\1")),
+    (16, "flow", {"body": flow_body(count=11)}),
+    (20, "dns", {"headers": {"Content-Type": "application/msgpack"}}),
+    (20, "dns", {"body": msgpack.packb(ANSWER)[:-1]}),
+    (20, "dns", {"body": msgpack.packb([ANSWER])}),
+    (20, "dns", answer(lambda a: a.update(Answers=[]))),
+    (20, "dns", answer(lambda a: a["Question"].update(Host="1.2.3.4"))),
+    (20, "dns", answer(lambda a: a["Answers"][0].update(IP=bytes(5)))),
+    (20, "dns", answer(lambda a: a["Answers"][0].update(TTL="9"))),
+    (20, "dns", answer(lambda a: a["Answers"][0].pop("CNAME"))),
+    (21, "tags", document("tags", lambda d: d.update(ttl_minutes="0"))),
+    (21, "tags", document("tags", lambda d: d.update(upserts=[]))),
+    (21, "tags", document("tags", lambda d: d["upserts"][0].update(criteria=[]))),
+    (21, "tags", document("tags", lambda d: d["upserts"][0]["criteria"][0].update(addr=["x"]))),
+    (21, "tags", document("tags", lambda d: [d.pop(key) for key in ("upserts", "deletes")])),
+    (22, "metrics", document("metrics", lambda d: d[0].update(value=1.5))),
+    (22, "metrics", document("metrics", lambda d: d[0].update(value=0))),
+    (22, "metrics", document("metrics", lambda d: d[0].update(metric="client_Total"))),
+    (22, "metrics", document("metrics", lambda d: d[0]["tags"].pop("did"))),
+    (22, "metrics", document("metrics", lambda d: d.clear())),
+]
+
+
+@pytest.mark.parametrize("number", range(len(WRONG)), ids=[f"{w[0]}-{w[1]}-{i}" for i, w in enumerate(WRONG)])
+def test_stand_in_sees_what_is_wrong(number: int) -> None:
+    point, route, changes = WRONG[number]
+    with KentikServer([DeviceSpec(7, "probe-1", max_flow_rate=10)], mode=MODES.get(route, "flow")) as server:
+        ask(server, route, **changes)
+        with pytest.raises(AssertionError) as complaint:
+            server.verify()
+    assert f"[{point}]" in str(complaint.value), complaint.value
+
+
+def test_stand_in_sees_modes_proxies_and_repetitions() -> None:
+    for mode, route, point in (("dns", "flow", 20), ("radius", "flow", 21), ("flow", "dns", 20)):
+        with KentikServer([DeviceSpec(7, "probe-1")], mode=mode) as server:
+            ask(server, route)
+            assert any(text.startswith(f"[{point}]") for text in server.problems), (mode, route)
+    with KentikServer([DeviceSpec(7, "probe-1")], proxied=True) as server:
+        ask(server, "flow")
+        assert server.problems and server.problems[0].startswith("[24]")
+    with KentikServer([DeviceSpec(7, "probe-1")]) as server:
+        body = flow_body()
+        ask(server, "flow", body=body)
+        ask(server, "flow", body=body)
+        assert [text[:4] for text in server.problems] == ["[18]"]
