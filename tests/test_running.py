@@ -436,6 +436,24 @@ def test_an_input_of_a_kind_that_is_not_built() -> None:
         stream_of({}, kind="dnstap")
 
 
+@pytest.mark.parametrize("limit", [0, 1, 1 << 60])
+def test_limits_of_connections(tmp_path: Path, limit: int) -> None:
+    """0: as many as there is room for; a number that no table could have is as good as that."""
+    from scapy.layers.inet import IP, TCP
+    from scapy.layers.l2 import Ether
+    from scapy.packet import Raw
+    from scapy.utils import wrpcap
+
+    path = tmp_path / "c.pcap"
+    wrpcap(
+        str(path),
+        [Ether() / IP(src="10.0.0.1") / TCP(sport=port, dport=53) / Raw(b"\0") for port in range(2000, 2010)],
+    )
+    handlers = handlers_of("dns")
+    stream = read(path, handlers, tcp_packet_reassembly_cache_limit=limit)
+    assert stream.stats()["losses"]["streams_evicted"] == (9 if limit == 1 else 0)
+
+
 def test_too_many_handlers() -> None:
     specs = parse_handlers([{"type": "bgp", "name": f"b{i}"} for i in range(33)])
     with pytest.raises(ConfigError, match="33"):

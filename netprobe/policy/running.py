@@ -25,6 +25,8 @@ __all__ = ["Clock", "HandlerSet", "InputStream"]
 
 LOG = logging.getLogger("netprobe.input")
 TICK_SECONDS = 1.0
+# what the core tracks when there is no limit
+MAX_STREAMS = 1_000_000
 #: a capture's running totals
 READINGS = ("received", "os_drops", "if_drops")
 
@@ -135,7 +137,7 @@ class InputStream:
                 raise ConfigError(f"input {self.name}: {handlers!r} is attached already")
             self._read_drops()
             limit = self.config.get("tcp_packet_reassembly_cache_limit", STREAM_LIMIT)
-            self._feed.add(handlers.engine(limit))
+            self._feed.add(handlers.engine(min(limit, MAX_STREAMS)))
             self._sets.append(handlers)
             look = self._read_drops if handlers.wants_drops else None
             handlers.bind(self._feed, self.clock.time_ns, self.recorded, look)
