@@ -56,7 +56,7 @@ cdef enum:
     CAPACITY_MIN = 64
     CAPACITY_MAX = 67108864
     EVICT_LOOK = 8
-    GROUP = 16                   # packets whose memory is asked for together
+    GROUP = 8                    # packets whose memory is asked for together
     LOOK = 16                    # cells looked at together in a pass
     AHEAD = 4                    # groups of LOOK cells by which a pass asks for memory ahead
     DUE_FREE = 0x7FFFFFFF
@@ -763,6 +763,8 @@ cdef inline void ask_trackers(const FlowTable *t, FlowPacket *v, uint32_t n) noe
         if t.config.bidirectional and c.peer != FLOW_NIL:
             ask(&t.cells[c.peer])
             ask(&t.cells[c.peer].first)
+        elif c.packets == 0:
+            ask(&c.first)            # a record begins
         if v[i].proto == PROTO_TCP and c.tracker < t.tracker_top:
             ask(&t.trackers[c.tracker])
             v[i].ahead = c.tracker
