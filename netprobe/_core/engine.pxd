@@ -130,7 +130,8 @@ cdef class Engine:
     cdef int periods
     cdef int deep_rate
     cdef Jsf32 deep_rng
-    cdef int needs_dns, needs_udp, needs_bgp, needs_streams, dns_want, any_app
+    cdef int needs_dns, needs_udp, needs_bgp, needs_streams, dns_want
+    cdef int sparse                    # no handler looks at more than a batch's last packet
     # input
     cdef PacketSource reader
     cdef object compile_filter

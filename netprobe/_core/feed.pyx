@@ -393,6 +393,7 @@ cdef class Feed:
             raise ValueError("is fed already")
         if engine.n_shards != 1:
             raise ValueError("one shard is fed, not several")
+        engine.sparse = all([isinstance(one, Resources) for one in engine.keep[0]])
         self._change(DO_ADD, make_roster(self.roster, engine, None), engine)
         self.members.add(engine)
 

@@ -56,6 +56,8 @@ cdef void feed_engine(Engine e, Packet *pkts, uint32_t n, int64_t newest) noexce
                     at = i
                 e.rotate(ts)
                 e.edge = edge_after(ts)
+    if e.sparse:
+        at = n - 1
     e.consume(&e.shards[0], pkts + at, NULL, n - at)
     e.framed += n
     e.kept += n
