@@ -30,6 +30,19 @@ def compile_filter(expression: str, linktype: int) -> BpfProgram:
         raise ConfigError(f"filter {expression!r} for {name_of(linktype)}: {error}") from None
 
 
+def instructions(expression: str) -> int:
+    """How many instructions an expression has for Ethernet before they are optimised: what that will cost.
+
+    0 if it cannot be compiled.
+    """
+    import pcapy
+
+    try:
+        return len(pcapy.compile(TRIED[0], SNAPLEN, expression, 0, UNKNOWN_NETMASK).get_bpf())
+    except (pcapy.PcapError, ValueError):
+        return 0
+
+
 def compiler(expression: str) -> Callable[[int], BpfProgram]:
     """link type -> program, for the link types that show up; ConfigError when it can work for none.
 

@@ -310,7 +310,6 @@ def test_unknown_tap(manager: Manager) -> None:
         (with_handlers("{modules: [net]}"), ["modules[0]", "'net' is a string"]),
         (with_handlers("{modules: [{}]}"), ["modules[0]", "a map"]),
         (with_handlers("{modules: [{a: {type: net}, b: {type: net}}]}"), ["modules[0]", "2 entries"]),
-        (with_handlers("{modules: [a: {type: net}, a: {type: dns}]}"), ["'a'", "already"]),
         (with_handlers("{modules: {a: {type: net}, a: {type: dns}}}"), ["'a'", "already"]),
         (
             with_handlers("{window_config: 5, modules: {a: {type: net}}}"),

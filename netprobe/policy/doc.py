@@ -13,7 +13,7 @@ from pathlib import Path
 
 from netprobe.errors import ConfigError
 from netprobe.handlers.registry import HANDLERS
-from netprobe.policy import nodes
+from netprobe.policy import inputs, nodes
 from netprobe.policy.inputs import INPUT_TYPES, PCAP, input_type, same_type
 from netprobe.policy.modules import MAX_MODULES, RESOURCES
 
@@ -90,6 +90,11 @@ def _limits() -> tuple[Row, Iterable[Row]]:
         ("values in all, those behind aliases counted each time", f"{nodes.MAX_NODES:,}"),
         ("handlers of a policy", f"{MAX_MODULES}"),
         ("whole numbers", "0 to 2^64 - 1"),
+        (
+            "a capture filter",
+            f"{inputs.MAX_FILTER:,} characters, and {inputs.MAX_INSTRUCTIONS:,} instructions before they are "
+            "optimised: about 300 hosts or 140 ports, one by one",
+        ),
     )
 
 

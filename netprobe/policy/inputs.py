@@ -22,6 +22,12 @@ PCAP_SOURCES = ("libpcap", "af_packet", "mock")
 DEFAULT_SOURCE = "af_packet" if sys.platform.startswith("linux") else "libpcap"
 #: aliases of input types
 SAME_TYPE = {"sflow": "flow"}
+#: libpcap's optimiser takes seconds for a few hundred hosts, hours for thousands, and holds up the whole
+#: process: how long a filter may be, from which length on it is looked at first, and how many instructions
+#: it may have before they are optimised (5 s on an ordinary machine)
+MAX_FILTER = 4096
+LOOK_AT_FILTER = 400
+MAX_INSTRUCTIONS = 9000
 
 
 def text(value: object) -> str:
@@ -51,6 +57,22 @@ def host_spec(value: object) -> str:
     return str(value)
 
 
+def bpf(value: object) -> str:
+    expression = text(value)
+    if len(expression) > MAX_FILTER:
+        raise Bad(f"a filter of {len(expression)} characters, expected at most {MAX_FILTER}")
+    if len(expression) > LOOK_AT_FILTER:
+        from netprobe.filters import instructions
+
+        count = instructions(expression)
+        if count > MAX_INSTRUCTIONS:
+            raise Bad(
+                f"a filter of {count} instructions, expected at most {MAX_INSTRUCTIONS}; "
+                "net and portrange say in one what many hosts and ports do"
+            )
+    return expression
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Key:
     """A key of an input: how its value is read, what holds without it, what it does."""
@@ -73,7 +95,7 @@ class InputType:
     built: bool = True
 
 
-_BPF = Key(text, "text", "none", "a filter in tcpdump's language")
+_BPF = Key(bpf, "text", "none", "a filter in tcpdump's language")
 
 PCAP = InputType(
     "pcap",

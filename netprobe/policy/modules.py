@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from netprobe.errors import ConfigError
+from netprobe.errors import ConfigError, ExistsError
 from netprobe.handlers.config import GROUP_KEYS, INTERNAL_KEYS, WINDOW_KEYS, HandlerConfig, HandlerSpec
 from netprobe.handlers.options import OPTIONS, Bad, texts, unsigned
 from netprobe.handlers.registry import lookup
@@ -99,7 +99,7 @@ def read_handlers(policy: str, node: Node) -> Handlers:
     taken: set[str] = set()
     for module in found:
         if module.name in taken:
-            raise modules.error(f"the name {module.name!r} is taken already")
+            raise ExistsError(f"{modules.where()}: the name {module.name!r} is taken already")
         taken.add(module.name)
     return Handlers(tuple(found), modules.is_list, typed(window) if window is not None else None, node)
 

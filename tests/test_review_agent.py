@@ -1,0 +1,54 @@
+"""What a reader of the agent's specification finds beyond what the other tests ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import policy_fakes
+import pytest
+
+from netprobe.errors import ConfigError, ExistsError
+from netprobe.policy.manager import Manager
+
+
+@pytest.fixture
+def manager() -> Iterator[Manager]:
+    found = Manager(runtime=policy_fakes)
+    found.add_default("eth0")
+    yield found
+    found.close()
+
+
+def policy(modules: str = "{n: {type: net}}", bpf: str = "") -> str:
+    return (
+        "visor: {policies: {p: {kind: collection, input: {tap: default, input_type: pcap, "
+        f"config: {{bpf: '{bpf}'}}}}, handlers: {{modules: {modules}}}}}}}}}"
+    )
+
+
+def test_a_name_twice_in_a_chain_is_taken(manager: Manager) -> None:
+    """Agent spec 2.4.3: a collision of handler names is a conflict (409)."""
+    with pytest.raises(ExistsError, match="'n' is taken already"):
+        manager.add_policy(policy("[{n: {type: net}}, {n: {type: dns}}]"))
+    assert "p" not in manager.policies
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        " or ".join(f"host 10.{n // 250}.{n % 250}.1" for n in range(5000)),
+        " or ".join(f"portrange {n}-{n + 5}" for n in range(0, 1800, 10)),
+        "not " * 60000 + "tcp",
+    ],
+    ids=["hosts", "ports", "nots"],
+)
+def test_a_filter_that_would_take_minutes_is_refused(expression: str, manager: Manager) -> None:
+    """libpcap needs 30 s for 600 hosts and holds the interpreter all the while."""
+    with pytest.raises(ConfigError, match=r"bpf: tap 'default': a filter of \d+ (characters|instructions), "):
+        manager.add_policy(policy(bpf=expression))
+    assert "p" not in manager.policies
+
+
+def test_a_filter_of_many_hosts_is_taken(manager: Manager) -> None:
+    manager.add_policy(policy(bpf=" or ".join(f"host 10.0.{n}.1" for n in range(200))))
+    assert "p" in manager.policies
