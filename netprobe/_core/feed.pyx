@@ -462,7 +462,8 @@ cdef class Feed:
                 closed.append((number, v.closed[i].start, v.closed[i].end, blocks))
             opened = None
             if want_open and not v.finished and engine.started:
-                self._glance(&v, n)
+                with nogil:
+                    self._glance(&v, n)
                 opened = v.start, [wrap_sets(v.sets[h]) for h in range(n)]
             return v.rotations + (1 if v.finished else 0), closed, v.n_closed, opened
         finally:
