@@ -106,7 +106,10 @@ def compile_rows(expression: str, linktype: int, snaplen: int, netmask: int) -> 
 
     try:
         return list(pcapy.compile(compiler_number(linktype), snaplen, expression, 1, netmask).get_bpf())
-    except pcapy.PcapError as error:
+    except (
+        pcapy.PcapError,
+        ValueError,
+    ) as error:  # pcapy reads the text after it was freed: it may be no text
         raise ConfigError(f"filter {expression!r} for {name_of(linktype)}: {error}") from None
 
 
