@@ -8,13 +8,17 @@ import http.client
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgpack
 import pytest
 from kentik_server import EMAIL, KFLOW, TOKEN, DeviceSpec, KentikServer
+from scapy.all import DNS, DNSQR, DNSRR, IP, UDP, wrpcap
 from test_kentik_api import settings
+from test_kprobe_cli import kprobe
 
+from netprobe import flows
 from netprobe.kentik import DeviceNotFound
 from netprobe.kentik.api import Device, DeviceApi
 from netprobe.kentik.client import find_device
@@ -305,3 +309,37 @@ def test_stand_in_sees_modes_proxies_and_repetitions() -> None:
         ask(server, "flow", body=body)
         ask(server, "flow", body=body)
         assert [text[:4] for text in server.problems] == ["[18]"]
+
+
+def framed(kinds: bytes, packet: Any) -> bytes:
+    """Ethernet, what stands between, an IP packet."""
+    return bytes.fromhex("020000000002020000000001") + kinds + bytes(packet)
+
+
+def test_only_ip_behind_vlan_tags_counts(tmp_path: Path) -> None:
+    """3.3 with D34: MPLS, PPPoE, LLC and older QinQ are not counted; 802.1Q and 802.1ad tags are followed."""
+    inner = (
+        IP(src="192.0.2.1", dst="192.0.2.2") / UDP(sport=53, dport=4000) / DNS(qr=1, qd=DNSQR(), an=DNSRR())
+    )
+    tagged = [
+        b"\x08\0",
+        b"\x81\0\0\5\x08\0",
+        b"\x88\xa8\0\5\x81\0\xf0\6\x08\0",
+        b"\x81\0\0\1" * 3 + b"\x08\0",
+    ]
+    others = [
+        b"\x88\x47\0\0\x51\x40",  # MPLS
+        b"\x81\0\0\5\x88\x47\0\0\x51\x40",
+        b"\x91\0\0\5\x08\0",
+        b"\x88\x64\x11\0\0\1" + (len(inner) + 2).to_bytes(2) + b"\0\x21",  # PPPoE
+        (len(inner) + 8).to_bytes(2) + b"\xaa\xaa\3\0\0\0\x08\0",  # LLC with SNAP
+    ]
+    path = tmp_path / "x.pcap"
+    wrpcap(str(path), [framed(kinds, inner) for kinds in (*tagged, *others)], linktype=1)
+    records = [json.loads(line) for line in kprobe("--read", path, "--export", "jsonl").stdout.splitlines()]
+    assert sum(record["out_pkts"] for record in records) == len(tagged)
+    assert sum(record["out_bytes"] for record in records) == len(tagged) * len(inner)
+    answers = kprobe("--read", path, "--export", "jsonl", "--dns").stdout.splitlines()
+    assert len(answers) == len(tagged)
+    # a notebook sees them all
+    assert sum(int(chunk["out_pkts"].sum()) for chunk in flows(path)) == len(tagged) + len(others)

@@ -22,7 +22,7 @@ from netprobe._core.flow_view cimport flow_stamp, flow_view, flow_view_plain
 from netprobe._core.fragment cimport frag_feed, frag_free, frag_init, frag_release
 from netprobe._core.packet cimport PF_FRAG, PROTO_TCP, PROTO_UDP, Packet
 from netprobe._core.source cimport BATCH_PACKETS, PacketSource
-from netprobe._core.spread cimport Column, sift, spread
+from netprobe._core.spread cimport Column, bare_ip, sift, spread
 
 cdef enum:
     FRAG_DATAGRAMS = 4096
@@ -443,6 +443,9 @@ cdef class FlowReader:
                 n += 1
                 continue
             decode_batch(&self.config, &self.batch.raw[i], 1, p, &self.stats_)
+            if p.l3 and self.table.config.raw_extensions and not bare_ip(p):
+                self.not_ip += 1
+                continue
             if p.flags & PF_FRAG:
                 self.fragments += 1
                 w = &self.whole[n_whole]

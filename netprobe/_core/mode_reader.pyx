@@ -15,7 +15,7 @@ from netprobe._core.packet cimport (
     L3_IPV4, PF_FRAG, PF_TUNNEL, PROTO_UDP, Packet, RawPacket, addr_len,
 )
 from netprobe._core.source cimport BATCH_PACKETS, PacketSource
-from netprobe._core.spread cimport sift
+from netprobe._core.spread cimport bare_ip, sift
 from netprobe._core.wire.be cimport be16
 from netprobe._core.wire.dns_kprobe cimport DNSK_OK, DnsAddress, dnsk_next_address, dnsk_parse
 from netprobe._core.wire.link cimport LT_RAW
@@ -178,6 +178,9 @@ cdef class ModeReader:
 
     cdef void take(self, Packet *p) noexcept nogil:
         cdef Packet whole
+        if p.l3 and not bare_ip(p):
+            self.other += 1
+            return
         if p.flags & PF_FRAG:
             self.fragments += 1
             if not frag_feed(&self.frags, p, &whole):

@@ -1,10 +1,13 @@
-"""Rows of structs into columns, and the filter before that: what the readers of packets and of flows share."""
+"""Rows of structs into columns, and what is sifted out before that: what the readers of packets and flows share."""
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy
 
 from netprobe._core.bpf cimport BpfProgram
+from netprobe._core.packet cimport PF_ETHER, Packet
 from netprobe._core.source cimport Batch
+from netprobe._core.wire.be cimport be16
+from netprobe._core.wire.ethernet cimport ET_IPV4, ET_IPV6, ET_QINQ, ET_VLAN
 
 cdef struct Column:
     uint8_t *data
@@ -50,3 +53,20 @@ cdef inline int sift(Batch *b, dict programs, compile_filter) except -1:
             n += 1
     b.n = n
     return 0
+
+
+cdef inline bint bare_ip(const Packet *p) noexcept nogil:
+    """Of a packet with an IP header: does kprobe see it? In Ethernet only behind VLAN tags (kprobe spec 3.3, D34)."""
+    cdef uint32_t at = 12
+    cdef uint16_t kind
+    if not p.flags & PF_ETHER:
+        return True
+    while at + 2 <= p.l3_off and at + 2 <= p.caplen:
+        kind = be16(p.data + at)
+        at += 2
+        if at == p.l3_off:
+            return kind == ET_IPV4 or kind == ET_IPV6
+        if kind != ET_VLAN and kind != ET_QINQ:
+            break
+        at += 2
+    return False
