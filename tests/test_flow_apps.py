@@ -206,3 +206,42 @@ def test_kprobe_puts_fragments_together(tmp_path: Path) -> None:
         assert row["out_bytes"] == sum(len(p) for p in pieces)
         assert row["app_fields"]["dns_query"] == "big.example"
     assert stats["fragments_lost"] == 0
+
+
+def test_more_messages_at_once_than_there_is_room_for(tmp_path: Path) -> None:
+    """A packet closes the gap before thousands of answers: what is not reported is counted."""
+    talk = Talk()
+    for _ in range(3):
+        talk.add("c", b"GET / HTTP/1.1\r\n\r\n" * 1000)
+        talk.add("s", b"HTTP/1.1 204 No\r\n\r\n" * 1000)
+    for _ in range(4):
+        talk.add("c", b"GET / HTTP/1.1\r\n\r\n" * 2000)
+    late = len(talk.packets)
+    for _ in range(4):
+        talk.add("s", b"HTTP/1.1 204 No\r\n\r\n" * 2000)
+    # the first of these comes last
+    talk.packets.append(talk.packets.pop(late))
+    run = flows(talk.write(tmp_path / "t.pcap"), decode=True, chunk_rows=500)
+    chunks = list(run)
+    stats = run.stats()
+    reported = sum(int((chunk["http_url"] == "/").sum()) for chunk in chunks)
+    assert stats["decoders"]["unreported"] > 0
+    assert reported + stats["decoders"]["unreported"] == stats["decoders"]["http"]["messages"] > 15000
+    packets = sum(int(chunk["out_pkts"].sum() + chunk["in_pkts"].sum()) for chunk in chunks)
+    assert packets == stats["packets"] == len(talk.packets)
+
+
+def test_data_frames() -> None:
+    (chunk,) = flows(CAPTURES / "dhcp.pcap", decode=["dhcp"])
+    frame = chunk.to_pandas()
+    assert list(frame.columns) == list(chunk)
+    known = frame["dhcp_yi_addr"].notna().tolist()
+    assert known == [v is not None for v in chunk["dhcp_yi_addr"]]
+    assert frame["dhcp_yi_addr"].dropna().tolist() == [v for v in chunk["dhcp_yi_addr"] if v is not None]
+    assert frame["http_status"].isna().all()
+    assert frame["dhcp_op"].tolist() == chunk["dhcp_op"].tolist()
+    other = chunk.to_polars()
+    assert other.columns == list(chunk)
+    for name in ("dhcp_yi_addr", "dhcp_hostname", "dhcp_op"):
+        assert other[name].to_list() == chunk[name].tolist()
+    assert other["http_status"].null_count() == chunk.rows

@@ -28,7 +28,7 @@ cdef enum:
     TEXTS = 4
     NUMS = 4
     ADDRS = 3
-    NOTE_LIMIT = 67108864        # bytes of what TLS connections told, all flows
+    NOTE_LIMIT = 33554432        # bytes of what TLS connections told, all flows
     STREAM_DECODERS = 1 << APP_ID_HTTP | 1 << APP_ID_TLS | 1 << APP_ID_POSTGRES
 
 cdef int64_t SWEEP_NS = 1000000000

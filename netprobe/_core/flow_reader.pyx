@@ -27,6 +27,7 @@ from netprobe._core.spread cimport Column, bare_ip, sift, spread
 cdef enum:
     FRAG_DATAGRAMS = 4096
     FRAG_BYTES = 16777216
+    STREAMS_MAX = 200000         # connections that decoders read at once; those of TLS are done after the hellos
     FIELDS_LIMIT = 1073741824    # bytes of application fields in one batch of records
 
 cdef FlowRecord _r
@@ -198,7 +199,7 @@ cdef class FlowReader:
     cdef int set_apps(self, decoders, int dns_port, list http, list radius, list postgres) except -1:
         cdef FlowApps *a = self.stage.apps
         cdef uint16_t *ports = <uint16_t *>calloc(len(http) + len(radius) + len(postgres) + 1, sizeof(uint16_t))
-        cdef uint32_t i
+        cdef uint32_t i, capacity = self.table.config.capacity
         if ports == NULL:
             raise MemoryError
         try:
@@ -221,7 +222,7 @@ cdef class FlowReader:
         a.table = &self.table
         if a.decoders:
             a.whole_only = self.table.config.schedule
-            if apps_init(a, &self.table, self.table.config.capacity) < 0:
+            if apps_init(a, &self.table, capacity if capacity < STREAMS_MAX else STREAMS_MAX) < 0:
                 raise MemoryError
             a.datagrams.dns_port = dns_port
             self.table.on_packet = on_packet
