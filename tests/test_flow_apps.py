@@ -239,9 +239,10 @@ def test_data_frames() -> None:
     assert known == [v is not None for v in chunk["dhcp_yi_addr"]]
     assert frame["dhcp_yi_addr"].dropna().tolist() == [v for v in chunk["dhcp_yi_addr"] if v is not None]
     assert frame["http_status"].isna().all()
-    assert frame["dhcp_op"].tolist() == chunk["dhcp_op"].tolist()
+    assert frame["dhcp_op"].fillna(-1).tolist() == chunk["dhcp_op"].tolist()
     other = chunk.to_polars()
     assert other.columns == list(chunk)
-    for name in ("dhcp_yi_addr", "dhcp_hostname", "dhcp_op"):
+    for name in ("dhcp_yi_addr", "dhcp_hostname"):
         assert other[name].to_list() == chunk[name].tolist()
+    assert other["dhcp_op"].fill_null(-1).to_list() == chunk["dhcp_op"].tolist()
     assert other["http_status"].null_count() == chunk.rows
