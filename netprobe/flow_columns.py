@@ -178,6 +178,7 @@ class Flows(Iterator[FlowChunk]):
         self._plain = [name for name in columns if name not in _APP_NAMES]
         self._app_names = [name for name in columns if name in _APP_NAMES]
         self._rows = chunk_rows
+        self._closed = False
         try:
             self._native = FlowReader(source.packets, live=source.live, **settings)
         except BaseException:
@@ -191,14 +192,14 @@ class Flows(Iterator[FlowChunk]):
         import numpy
 
         native, source = self._native, self._source
-        while not native.at_end:
+        while not native.at_end and not self._closed:
             arrays = {name: numpy.empty(self._rows, dtype=COLUMNS[name][0]) for name in self._plain}
             apps = AppRows()
             wait = source.wait()
             if wait is not None and wait <= 0:
                 native.stop()
             rows = native.fill(arrays, self._rows, apps, seconds=wait)
-            if rows:
+            if rows and not self._closed:
                 short = rows < self._rows // 2
                 cut = {name: array[:rows].copy() if short else array[:rows] for name, array in arrays.items()}
                 return FlowChunk(cut, rows, apps, self._app_names)
@@ -222,7 +223,8 @@ class Flows(Iterator[FlowChunk]):
         return {**self._native.stats(), **self._source.losses()}
 
     def close(self) -> None:
-        """Let go of the input; records that are still open are lost (see `stop`)."""
+        """Let go of the input and end the iteration; flows that are open are not reported (see `stop`)."""
+        self._closed = True
         self._source.close()
 
     def __enter__(self) -> Self:

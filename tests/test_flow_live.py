@@ -80,10 +80,21 @@ def test_waiting_costs_nothing() -> None:
     assert spent < passed / 3
 
 
-def test_filter_and_close() -> None:
+def test_filter() -> None:
     with netns.pair() as (sender, receiver):
-        watch = Watch(receiver, filter="tcp port 1")
-        sender.replay(CAPTURES / "dns-udp.pcap")
+        watch = Watch(receiver, filter="udp src port 53")
+        sent = sender.replay(CAPTURES / "dns-udp.pcap")
+        netns.until(lambda: watch.flows.stats()["packets"] * 2 >= sent)
+        stats = watch.finish()
+        assert 0 < stats["framed"] < sent
+        assert {int(p) for chunk in watch.chunks for p in chunk["sport"]} == {53}
+
+
+def test_close_ends_at_once() -> None:
+    with netns.pair() as (sender, receiver):
+        watch = Watch(receiver)
+        sent = sender.replay(CAPTURES / "dns-udp.pcap")
+        netns.until(lambda: watch.flows.stats()["framed"] >= sent)
         watch.flows.close()
         watch.join(netns.DEADLINE)
         assert not watch.is_alive()
