@@ -22,6 +22,7 @@ from netprobe import flows
 from netprobe.kentik import DeviceNotFound
 from netprobe.kentik.api import Device, DeviceApi
 from netprobe.kentik.client import find_device
+from netprobe.kentik.flows import flow_url
 
 
 def test_a_name_is_never_taken_for_an_address() -> None:
@@ -49,6 +50,13 @@ def test_null_is_as_good_as_absent(key: str) -> None:
     absent = Device.parse(document)
     assert (device.sample_rate, device.max_flow_rate) == (absent.sample_rate, absent.max_flow_rate)
     assert not device.columns.columns or key != "custom_column_data"
+
+
+def test_parameters_of_the_flow_url_are_kept_but_ours_count() -> None:
+    device = Device.parse(DeviceSpec(7, "a b/\u00fc").document())
+    url = flow_url("https://flow.example/chf?z=1&sid=9&a=&sender_id=x&z=0", device)
+    query = "a=&sender_id=1001%3Aa+b%2F%C3%BC%3A7&sid=0&z=1&z=0"
+    assert url == f"https://flow.example/chf?{query}"
 
 
 # the stand-in is what the other tests trust: each of its points must be able to fail

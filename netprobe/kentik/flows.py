@@ -52,8 +52,9 @@ class _Job(NamedTuple):
 def flow_url(base: str, device: Device) -> str:
     """The flow URL with its query; parameters that it has already are kept, keys are sorted."""
     parts = urlsplit(base)
-    query = parse_qsl(parts.query, keep_blank_values=True)
-    query += [("sender_id", f"{device.company_id}:{device.name}:{device.id}"), ("sid", "0")]
+    ours = {"sender_id": f"{device.company_id}:{device.name}:{device.id}", "sid": "0"}
+    query = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] not in ours]
+    query += ours.items()
     query.sort(key=lambda pair: pair[0])
     return urlunsplit((parts.scheme, parts.netloc, parts.path, urlencode(query), ""))
 
