@@ -1,5 +1,6 @@
 """Decoders on the flow table: fields as columns, which record carries them, and how Arrow shows them."""
 
+import socket
 import struct
 from pathlib import Path
 from typing import Any
@@ -246,3 +247,37 @@ def test_data_frames() -> None:
         assert other[name].to_list() == chunk[name].tolist()
     assert other["dhcp_op"].fill_null(-1).to_list() == chunk["dhcp_op"].tolist()
     assert other["http_status"].null_count() == chunk.rows
+
+
+def test_translation_comes_before_everything_else(tmp_path: Path) -> None:
+    """Key, classification and decoders see the new addresses and ports; each end is looked up once."""
+    talk = Talk(dport=8080)
+    talk.add("c", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    talk.add("s", b"HTTP/1.1 204 No\r\n\r\n")
+    path = talk.write(tmp_path / "t.pcap")
+    client, server, other = (socket.inet_aton(a) for a in ("10.0.0.1", "10.0.0.2", "192.0.2.9"))
+    found, _ = kprobe_rows(path, translate=[(server, 8080, other, 80), (other, None, client, None)])
+    assert {(r["src"], r["sport"]) for r in found} == {("10.0.0.1", 40000), ("192.0.2.9", 80)}
+    assert [r["app_fields"].get("http_status") for r in found if r["app_fields"]] == [None, 204]
+    found, _ = kprobe_rows(path, translate=[(server, 81, other, 80), (client, None, other, None)])
+    assert {(r["src"], r["sport"]) for r in found} == {("192.0.2.9", 40000), ("10.0.0.2", 8080)}
+    assert not any(r["app_fields"] for r in found)
+
+
+def test_sampled_out_flows_are_decoded_for_their_reverse(tmp_path: Path) -> None:
+    """Spec 3.10: what is not selected is in no record, but its answers know the question."""
+    talk = Talk()
+    talk.add("c", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    talk.add("s", b"HTTP/1.1 204 No\r\n\r\n")
+    path = talk.write(tmp_path / "t.pcap")
+    seen = set()
+    for seed in range(40):
+        found, stats = kprobe_rows(path, seed=seed, sample=2)
+        ports = frozenset(r["sport"] for r in found)
+        seen.add(ports)
+        assert sum(r["out_pkts"] for r in found) + stats["ignored"] == len(talk.packets)
+        messages = [r["app_fields"] for r in found if r["app_fields"]]
+        assert len(messages) == len(ports)
+        if ports == {80}:
+            assert messages[0]["http_url"] == "/" and messages[0]["http_status"] == 204
+    assert seen == {frozenset(), frozenset({80}), frozenset({40000}), frozenset({80, 40000})}
