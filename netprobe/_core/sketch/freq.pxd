@@ -32,6 +32,9 @@ cdef enum:
 cdef enum:
     FREQ_LG_MAX = 13         # what netprobe counts with
     FREQ_LG_LIMIT = 20       # the largest that is read from bytes
+    DOOR_SHIFT = 16          # as many bits of a hash choose a counter of the door
+    FREQ_BULK = 64           # names that are counted at once
+    SIGHTS = 3               # how often a key is turned away before it gets a cell
     FREQ_ERR_MEMORY = -1
     FREQ_ERR_FORMAT = -2
 
@@ -53,6 +56,21 @@ cdef struct Freq:
     uint64_t purged          # items thrown out by purges
     uint8_t dense            # KEY_U16: cells are 65536 counts of 32 bits, by number
     uint8_t thin             # never dense (again)
+    # Of a table that has been full: the door, where a key has to show up SIGHTS times before it gets a cell. Counters
+    # of two bits by hash; those of the keys inside stand at SIGHTS, so whatever stands below is not inside.
+    # `offset` covers what a key loses here, as it covers purges
+    uint8_t *door
+    uint64_t door_limit      # heavier than this always enters; 0: never been full
+    uint64_t door_lost       # as heavy as this may be turned away until the counters begin anew
+    uint64_t door_want       # as heavy as this would have been worth it
+    uint64_t door_sum        # the weight of all that have been turned away
+    uint64_t door_end        # ... at which they begin anew
+
+cdef struct FreqName:
+    const uint8_t *name      # PAD readable bytes
+    uint64_t hash
+    uint32_t n
+    uint32_t weight          # not 0
 
 cdef struct FreqRow:
     uint64_t weight
@@ -63,8 +81,13 @@ cdef void freq_init(Freq *f, int kind, int lg_max) noexcept nogil        # alloc
 cdef void freq_free(Freq *f) noexcept nogil
 # hash must come from freq_hash over the identifying bytes (KEY_GEO: the first 4)
 cdef void freq_update(Freq *f, const uint8_t *key, uint32_t n, uint64_t hash, uint64_t weight) noexcept nogil
-# the same for names with PAD readable bytes
-cdef void freq_update_name(Freq *f, const uint8_t *name, uint32_t n, uint64_t hash, uint64_t weight) noexcept nogil
+# The same for up to FREQ_BULK names in two steps, so that the cells of several tables come near meanwhile: who is not
+# turned away (places in `names`, and how many), and counting these
+cdef uint32_t freq_admit(Freq *f, const FreqName *names, uint32_t n, uint8_t *inside) noexcept nogil
+cdef void freq_count_names(Freq *f, const FreqName *names, const uint8_t *inside, uint32_t k) noexcept nogil
+# for freq_turned_away
+cdef bint freq_begin_turning(Freq *f, uint64_t weight) noexcept nogil
+cdef void freq_renew_door(Freq *f) noexcept nogil
 cdef int freq_merge(Freq *into, const Freq *other) noexcept nogil
 cdef int freq_copy(Freq *into, const Freq *other) noexcept nogil
 cdef int freq_get(const Freq *f, uint32_t cell, const uint8_t **key, uint32_t *n, uint64_t *weight) noexcept nogil  # 0 if the cell is empty
@@ -127,10 +150,45 @@ cdef inline uint64_t freq_hash_padded(const uint8_t *key, size_t n) noexcept nog
     return hash_end(h)
 
 
+cdef inline uint32_t door_counter(const Freq *f, uint64_t hash) noexcept nogil:
+    return (<uint32_t>(hash >> 32) * f.salt) >> DOOR_SHIFT
+
+
+cdef inline bint freq_turned_away(Freq *f, uint64_t hash, uint64_t weight) noexcept nogil:
+    """Count at the door. False: go on to the table."""
+    cdef uint32_t at, shift
+    cdef uint8_t *four
+    if f.door == NULL:
+        return False
+    at = door_counter(f, hash)
+    four = f.door + (at >> 2)
+    shift = 2 * (at & 3)
+    if (four[0] >> shift) & SIGHTS == SIGHTS:
+        return False
+    if weight > f.door_lost and not freq_begin_turning(f, weight):
+        four[0] |= SIGHTS << shift
+        return False
+    four[0] += 1 << shift
+    f.total += weight
+    f.purged += 1
+    f.door_sum += weight
+    if f.door_sum >= f.door_end:
+        freq_renew_door(f)
+    return True
+
+
 cdef inline void freq_prefetch(const Freq *f, uint64_t hash) noexcept nogil:
-    """Ask for the cell that an update with this hash will look at first."""
-    if f.cells != NULL:
-        np_prefetch(f.cells + <size_t>((<uint32_t>(hash >> 32) * f.salt) >> (31 - f.lg_cur)) * f.stride)
+    """Ask for the cell that an update with this hash will look at first, if it will."""
+    cdef uint32_t at
+    cdef size_t cell
+    if f.cells == NULL:
+        return
+    cell = <size_t>((<uint32_t>(hash >> 32) * f.salt) >> (31 - f.lg_cur)) * f.stride
+    if f.door != NULL:
+        # who is outside gets a cell that has been asked for before: cheaper than a branch
+        at = door_counter(f, hash)
+        cell &= 0 - <size_t>((f.door[at >> 2] >> (2 * (at & 3))) & SIGHTS == SIGHTS)
+    np_prefetch(f.cells + cell)
 
 
 cdef inline uint64_t freq_hash_word(uint32_t word) noexcept nogil:
@@ -150,6 +208,8 @@ cdef inline void freq_add_word(Freq *f, uint32_t word, uint64_t hash) noexcept n
     cdef uint8_t *cell
     cdef uint64_t weight
     cdef uint32_t tag, key
+    if freq_turned_away(f, hash, 1):
+        return
     if f.cells != NULL:
         cell = f.cells + <size_t>((<uint32_t>(hash >> 32) * f.salt) >> (31 - f.lg_cur)) * 16
         memcpy(&weight, cell, 8)
@@ -169,6 +229,8 @@ cdef inline void freq_add_ipv6(Freq *f, const uint8_t *addr, uint64_t hash) noex
     cdef uint64_t weight
     cdef uint64_t key[2]
     cdef uint64_t known[2]
+    if freq_turned_away(f, hash, 1):
+        return
     if f.cells != NULL:
         cell = f.cells + <size_t>((<uint32_t>(hash >> 32) * f.salt) >> (31 - f.lg_cur)) * 32
         memcpy(&weight, cell, 8)
@@ -180,6 +242,24 @@ cdef inline void freq_add_ipv6(Freq *f, const uint8_t *addr, uint64_t hash) noex
             f.total += 1
             return
     freq_update(f, addr, 16, hash, 1)
+
+
+cdef inline bint freq_hit_geo(Freq *f, uint32_t offset, uint64_t hash) noexcept nogil:
+    """freq_update of a KEY_GEO table with weight 1, if the key is in the first cell. False: nothing has been counted."""
+    cdef uint8_t *cell
+    cdef uint64_t weight
+    cdef uint32_t known
+    if f.cells == NULL:
+        return False
+    cell = f.cells + <size_t>((<uint32_t>(hash >> 32) * f.salt) >> (31 - f.lg_cur)) * 32
+    memcpy(&weight, cell, 8)
+    memcpy(&known, cell + 12, 4)
+    if weight == 0 or known != offset:
+        return False
+    weight += 1
+    memcpy(cell, &weight, 8)
+    f.total += 1
+    return True
 
 
 cdef inline void freq_add_number(Freq *f, uint32_t number) noexcept nogil:
@@ -195,11 +275,3 @@ cdef inline void freq_add_number(Freq *f, uint32_t number) noexcept nogil:
         freq_update(f, <const uint8_t *>&number, 4, 1, 1)
     else:
         freq_add_word(f, number, freq_hash_word(number))
-
-
-cdef inline void freq_prefetch_name(const Freq *f, uint64_t hash) noexcept nogil:
-    """The same one step further, when that cell is near: the name to compare with, whether or not it is the one."""
-    cdef uint32_t place
-    if f.cells != NULL:
-        memcpy(&place, f.cells + <size_t>((<uint32_t>(hash >> 32) * f.salt) >> (31 - f.lg_cur)) * f.stride + 12, 4)
-        np_prefetch(f.arena + place)

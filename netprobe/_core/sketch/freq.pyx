@@ -25,10 +25,14 @@ cdef enum:
     LG_MIN = 3
     CELL_TAG = 8             # offsets in a cell
     CELL_KEY = 12
+    NEAR = 4                 # names between asking for the one in a cell and comparing with it
     SAMPLE = 1024            # weights that a purge looks at
     NUMBERS = 65536          # cells of a dense table
     MOST = 4294967295        # what one of them holds
     MAX_NAME = 65535
+    DOOR = 1 << 14           # bytes of it, four counters each
+    ROUND = 32768            # keys of weight door_lost that are turned away before the counters begin anew
+    RARE = 10000             # ... each at most one part in so many of everything offered
     ROOM = 2 + PAD           # behind every arena, so that names can be read and written at full width
 
 cdef uint64_t salt_seed = 0
@@ -119,6 +123,7 @@ cdef void freq_init(Freq *f, int kind, int lg_max) noexcept nogil:
 cdef void freq_free(Freq *f) noexcept nogil:
     free(f.cells)
     free(f.arena)
+    free(f.door)
     freq_init(f, f.kind, f.lg_max)
 
 
@@ -184,6 +189,7 @@ cdef int make_dense(Freq *f) noexcept nogil:
     if numbers[1] == 0:
         fill_numbers()                   # twice at once does no harm
     free(f.cells)
+    close_door(f)
     f.cells = <uint8_t *>counts
     f.dense = 1
     return 0
@@ -311,9 +317,8 @@ cdef uint64_t sampled_median(const Freq *f) noexcept nogil:
     return select(sample, n, n // 2)
 
 
-cdef void purge(Freq *f) noexcept nogil:
-    """Lower all weights by a median and drop what reaches zero. Without memory nothing changes."""
-    cdef uint64_t median = sampled_median(f)
+cdef bint lower(Freq *f, uint64_t by) noexcept nogil:
+    """Lower all weights and drop what reaches zero. False: no memory, nothing has changed."""
     cdef uint32_t before = f.active
     cdef uint32_t stride = f.stride
     cdef uint32_t n = 0
@@ -331,19 +336,19 @@ cdef void purge(Freq *f) noexcept nogil:
     if stay == NULL or (variable(f.kind) and arena == NULL):
         free(stay)
         free(arena)
-        return
+        return False
     if stride == 16:
         for i in range(cells_of(f)):
             memcpy(stay + n * 16, f.cells + i * 16, 16)
-            n += weight_of(f.cells + i * 16) > median
+            n += weight_of(f.cells + i * 16) > by
     else:
         for i in range(cells_of(f)):
             memcpy(stay + n * 32, f.cells + i * 32, 32)
-            n += weight_of(f.cells + i * 32) > median
+            n += weight_of(f.cells + i * 32) > by
     memset(f.cells, 0, <size_t>cells_of(f) * stride)
     for i in range(n):
         cell = stay + i * stride
-        set_weight(cell, weight_of(cell) - median)
+        set_weight(cell, weight_of(cell) - by)
         if arena != NULL:
             name = f.arena + place_of(cell)
             memcpy(&length, name, 2)
@@ -359,8 +364,75 @@ cdef void purge(Freq *f) noexcept nogil:
         f.arena = arena
         f.arena_len = at
     f.active = n
-    f.offset += median
+    f.offset += by
     f.purged += before - n
+    return True
+
+
+cdef void purge(Freq *f) noexcept nogil:
+    cdef uint64_t median = sampled_median(f)
+    if lower(f, median):
+        f.door_limit = 2 * median
+
+
+# --- the door -------------------------------------------------------------------------------------------------------
+#
+# In a stream of far more keys than there is room for, nearly every key is thrown out before it comes again, having cost
+# a cell, a copy of its name and its part of a purge. So a key has to be seen a few times first. Between two beginnings
+# of the counters it loses at most SIGHTS * door_lost at the door. Before the first one is turned away all weights inside
+# are lowered by that, as by a purge: `offset` covers it, and the estimates of those who stay inside remain exact.
+# Bounds stay as tight: a purge adds its median for at least 3072 times that weight; here SIGHTS * door_lost is added
+# for ROUND * door_lost, and for the part that has not come yet nothing is turned away that weighs more than one RARE
+# part of everything. (Einziger, Friedman and Manes 2017, TinyLFU, have a similar door.)
+
+cdef inline void mark_inside(Freq *f, uint32_t tag) noexcept nogil:
+    cdef uint32_t at = (tag * f.salt) >> DOOR_SHIFT
+    f.door[at >> 2] |= SIGHTS << (2 * (at & 3))
+
+
+cdef void freq_renew_door(Freq *f) noexcept nogil:
+    cdef uint32_t i
+    memset(f.door, 0, DOOR)
+    for i in range(cells_of(f)):
+        if weight_of(f.cells + i * f.stride) != 0:
+            mark_inside(f, tag_of(f.cells + i * f.stride))
+    f.door_lost = 0
+    f.door_sum = 0
+    f.door_end = ROUND
+
+
+cdef void open_door(Freq *f) noexcept nogil:
+    """After a purge of a table of the usual size. Without memory there is none."""
+    if f.door == NULL and f.lg_cur == FREQ_LG_MAX and f.lg_max == FREQ_LG_MAX and not f.dense:
+        f.door = <uint8_t *>malloc(DOOR)
+        if f.door != NULL:
+            freq_renew_door(f)
+
+
+cdef void close_door(Freq *f) noexcept nogil:
+    free(f.door)
+    f.door = NULL
+    f.door_limit = 0
+
+
+cdef bint freq_begin_turning(Freq *f, uint64_t weight) noexcept nogil:
+    """A key is heavier than what may be turned away, which is nothing at the beginning. False: it enters."""
+    cdef uint64_t most = weight if weight > f.door_want else f.door_want
+    if most > f.door_limit:
+        most = f.door_limit
+    if f.door_lost == 0 and weight <= most and most < <uint64_t>1 << 40 and SIGHTS * RARE * most <= f.total \
+            and lower(f, SIGHTS * most):
+        f.door_lost = most
+        f.door_want = 0
+        f.door_end = ROUND * most
+        return True
+    if most > f.door_want:
+        f.door_want = most
+    # its counter has to be forgotten some time too
+    f.door_sum += f.door_lost if f.door_lost else 1
+    if f.door_sum >= f.door_end:
+        freq_renew_door(f)
+    return False
 
 
 cdef int arena_room(Freq *f, uint32_t n) noexcept nogil:
@@ -407,6 +479,8 @@ cdef int insert(Freq *f, uint8_t *cell, const uint8_t *key, uint32_t n, uint32_t
     set_weight(cell, weight)
     memcpy(cell + CELL_TAG, &tag, 4)
     f.active += 1
+    if f.door != NULL:
+        mark_inside(f, tag)
     if f.active > limit(f.lg_cur):
         if f.lg_cur < f.lg_max:
             if resize(f, f.lg_cur + 1) != 0:
@@ -515,10 +589,11 @@ cdef int put(Freq *f, const uint8_t *key, uint32_t n, uint32_t tag, uint64_t wei
 
 
 cdef void freq_update(Freq *f, const uint8_t *key, uint32_t n, uint64_t hash, uint64_t weight) noexcept nogil:
-    if weight == 0:
+    if weight == 0 or freq_turned_away(f, hash, weight):
         return
     f.total += weight
-    put(f, key, n if n < MAX_NAME else MAX_NAME, <uint32_t>(hash >> 32), weight)
+    if put(f, key, n if n < MAX_NAME else MAX_NAME, <uint32_t>(hash >> 32), weight) == 0 and f.door_limit:
+        open_door(f)
 
 
 cdef int insert_name(Freq *f, uint8_t *cell, const uint8_t *name, uint32_t n, uint32_t tag,
@@ -534,20 +609,20 @@ cdef int insert_name(Freq *f, uint8_t *cell, const uint8_t *name, uint32_t n, ui
     copy_padded(f.arena + f.arena_len + 2, name, n)
     f.arena_len += 2 + n
     f.active += 1
+    if f.door != NULL:
+        mark_inside(f, tag)
     if f.active > limit(f.lg_cur):
         if f.lg_cur >= f.lg_max or resize(f, f.lg_cur + 1) != 0:
             purge(f)
     return 0
 
 
-cdef void freq_update_name(Freq *f, const uint8_t *name, uint32_t n, uint64_t hash, uint64_t weight) noexcept nogil:
+cdef inline void count_name(Freq *f, const uint8_t *name, uint32_t n, uint64_t hash, uint64_t weight) noexcept nogil:
     cdef uint32_t tag = <uint32_t>(hash >> 32)
     cdef uint32_t mask, i
     cdef uint8_t *cell
     cdef const uint8_t *known
     cdef uint16_t length
-    if weight == 0:
-        return
     f.total += weight
     if f.cells == NULL and resize(f, f.lg_cur) != 0:
         return
@@ -565,6 +640,54 @@ cdef void freq_update_name(Freq *f, const uint8_t *name, uint32_t n, uint64_t ha
             insert_name(f, cell, name, n, tag, weight)
             return
         i = (i + 1) & mask
+
+
+cdef uint32_t freq_admit(Freq *f, const FreqName *names, uint32_t n, uint8_t *inside) noexcept nogil:
+    cdef uint64_t sum = 0
+    cdef uint32_t turned = 0, k = 0, i, at, shift, out
+    if n == 0:
+        return 0
+    if f.door == NULL:
+        for i in range(n):
+            inside[i] = <uint8_t>i
+        k = n
+    else:
+        # few branches: nobody can predict who is known
+        for i in range(n):
+            at = door_counter(f, names[i].hash)
+            shift = 2 * (at & 3)
+            out = (f.door[at >> 2] >> shift) & SIGHTS != SIGHTS
+            if (names[i].weight > f.door_lost) & out and not freq_begin_turning(f, names[i].weight):
+                f.door[at >> 2] |= SIGHTS << shift
+                out = 0
+            f.door[at >> 2] += out << shift
+            sum += names[i].weight & (0 - <uint64_t>out)
+            turned += out
+            inside[k] = <uint8_t>i
+            k += 1 - out
+        f.total += sum
+        f.purged += turned
+        f.door_sum += sum
+        if f.door_sum >= f.door_end:
+            freq_renew_door(f)
+    if f.cells != NULL:
+        for i in range(k):
+            np_prefetch(f.cells + <size_t>home(f, <uint32_t>(names[inside[i]].hash >> 32)) * 16)
+    return k
+
+
+cdef void freq_count_names(Freq *f, const FreqName *names, const uint8_t *inside, uint32_t k) noexcept nogil:
+    cdef const FreqName *one
+    cdef uint32_t i
+    for i in range(k):
+        if i + NEAR < k and f.cells != NULL:
+            # the name in its cell, whether or not it is the same
+            np_prefetch(f.arena + place_of(
+                f.cells + <size_t>home(f, <uint32_t>(names[inside[i + NEAR]].hash >> 32)) * 16))
+        one = &names[inside[i]]
+        count_name(f, one.name, one.n, one.hash, one.weight)
+    if f.door_limit and f.door == NULL:
+        open_door(f)
 
 
 cdef inline uint64_t hash_key(int kind, const uint8_t *key, uint32_t n) noexcept nogil:
@@ -697,6 +820,7 @@ cdef int freq_copy(Freq *into, const Freq *other) noexcept nogil:
     memcpy(into, other, sizeof(Freq))
     into.cells = NULL
     into.arena = NULL
+    into.door = NULL
     if other.cells != NULL:
         into.cells = <uint8_t *>malloc(size)
         if into.cells != NULL:
@@ -714,6 +838,7 @@ cdef int freq_copy(Freq *into, const Freq *other) noexcept nogil:
 
 cdef void freq_shrink(Freq *f) noexcept nogil:
     cdef int lg = LG_MIN
+    close_door(f)
     if f.active == 0:
         free(f.cells)
         free(f.arena)
