@@ -16,7 +16,8 @@ import dns.rrset
 import mmdb_writer
 import pytest
 
-from netprobe._core.acc_dns import DnsV1, DnsV2
+from netprobe._core.acc_dns_v1 import DnsV1
+from netprobe._core.acc_dns_v2 import DnsV2
 from netprobe._core.dns_probe import Driver
 from netprobe.geo import GeoCity
 from netprobe.handlers.dns_names import qtype_name, qtype_number, rcode_name, rcode_number

@@ -2,6 +2,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from netprobe._core.mmdb cimport Mmdb
+from netprobe._core.sketch.freq cimport freq_hash_padded
 from netprobe._core.wire.dns cimport DnsMsg
 
 cdef enum:
@@ -49,4 +50,8 @@ cdef class DnsFilter:
     cdef int name_listed(self, DnsMsg *m) noexcept nogil
 
 
-cdef uint64_t dns_name_hash(DnsMsg *m) noexcept nogil
+cdef inline uint64_t dns_name_hash(DnsMsg *m) noexcept nogil:
+    """freq_hash of the name, computed once."""
+    if m.h_name == 0:
+        m.h_name = freq_hash_padded(m.name, m.name_len)
+    return m.h_name

@@ -12,13 +12,6 @@ cdef enum:
     NO_SUCH_COUNT = 0x10000
 
 
-cdef uint64_t dns_name_hash(DnsMsg *m) noexcept nogil:
-    """Hash of the lower-cased name as TopN tables use it, computed once per message."""
-    if m.h_name == 0:
-        m.h_name = freq_hash_padded(m.name, m.name_len)
-    return m.h_name
-
-
 def _name_bytes(names):
     # longer ones can never match
     encoded = (str(name).encode("utf-8", "surrogateescape").lower() for name in names)

@@ -1,5 +1,6 @@
 """Open transactions: a bounded hash table from a 64-bit key to when and how a query was sent."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
 
 from netprobe._core.packet cimport mix64
 
@@ -42,3 +43,44 @@ cdef inline void xact_prefetch(const XactTable *t, uint64_t key, int map) noexce
     """Ask for the cell that a search for this key begins with."""
     if t.cells != NULL:
         xact_ask(&t.cells[xact_home(key if key else 1, map, (<uint32_t>1 << t.lg_cur) - 1)])
+
+
+cdef inline Xact *xact_begin(XactTable *t, uint64_t key, int map, int64_t now) noexcept nogil:
+    """xact_start; nearly always the key is new and its own cell free."""
+    cdef Xact *x
+    if key == 0:
+        key = 1
+    if t.cells != NULL and t.active < (<uint32_t>3 << t.lg_cur) >> 2:
+        x = &t.cells[xact_home(key, map, (<uint32_t>1 << t.lg_cur) - 1)]
+        if x.key == 0:
+            t.active += 1
+            memset(x, 0, sizeof(Xact))
+            x.key = key
+            x.map = <uint8_t>map
+            x.start = now
+            return x
+    return xact_start(t, key, map, now)
+
+
+cdef inline bint xact_take(XactTable *t, uint64_t key, int map, Xact *out) noexcept nogil:
+    """Copy an entry to `out` and remove it. False: there is none."""
+    cdef uint32_t mask, home
+    cdef Xact *x
+    if t.active == 0:
+        return False
+    if key == 0:
+        key = 1
+    mask = (<uint32_t>1 << t.lg_cur) - 1
+    home = xact_home(key, map, mask)
+    x = &t.cells[home]
+    if x.key == key and x.map == map and t.cells[(home + 1) & mask].key == 0:
+        out[0] = x[0]
+        x.key = 0
+        t.active -= 1
+        return True
+    x = xact_find(t, key, map)
+    if x == NULL:
+        return False
+    out[0] = x[0]
+    xact_remove(t, x)
+    return True

@@ -117,15 +117,6 @@ cdef Xact *xact_start(XactTable *t, uint64_t key, int map, int64_t now) noexcept
         key = 1
     if t.cells == NULL and grow(t, now) < 0:
         return NULL
-    # nearly always the key is new and its own cell free
-    x = &t.cells[xact_home(key, map, (<uint32_t>1 << t.lg_cur) - 1)]
-    if x.key == 0 and t.active < (<uint32_t>3 << t.lg_cur) >> 2:
-        t.active += 1
-        memset(x, 0, sizeof(Xact))
-        x.key = key
-        x.map = <uint8_t>map
-        x.start = now
-        return x
     x = xact_find(t, key, map)
     if x != NULL:
         memset(x, 0, sizeof(Xact))

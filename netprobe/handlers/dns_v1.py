@@ -32,7 +32,7 @@ DNS_V1 = HandlerTable(
     type="dns",
     version="1.0",
     key="dns",
-    native="netprobe._core.acc_dns:DnsV1",
+    native="netprobe._core.acc_dns_v1:DnsV1",
     summary="DNS messages over UDP and TCP, and the transactions that they make up.",
     groups=(
         Group("cardinality"),

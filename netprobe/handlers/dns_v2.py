@@ -17,7 +17,7 @@ DNS_V2 = HandlerTable(
     type="dns",
     version="2.0",
     key="dns",
-    native="netprobe._core.acc_dns:DnsV2",
+    native="netprobe._core.acc_dns_v2:DnsV2",
     summary="DNS transactions, once per direction.",
     groups=(
         Group("cardinality"),

@@ -6,6 +6,7 @@ from netprobe._core.packet cimport Packet
 cdef enum:
     DNS_HEADER = 12
     DNS_MAX_RECORDS = 100  # announced in total; a message with more is not decoded beyond its header
+    DNS_NONE = 255         # a position that there is not
     DNS_MAX_JUMPS = 20     # compression pointers followed in one name
     # dns_parse `want`: what to look for beyond header and first question
     DNS_WANT_ECS = 1       # queries: walk to the OPT record and its client subnet
@@ -73,3 +74,23 @@ cdef void dns_aggregate(DnsMsg *m, uint32_t suffix_len) noexcept nogil
 cdef uint16_t dns_metric_port(uint16_t sport, uint16_t dport) noexcept nogil   # 0: not DNS
 cdef inline bint is_dns_port(uint16_t port) noexcept nogil:
     return (port == 53) | (port == 5353) | (port == 5355) | (port == 53000)
+
+
+cdef inline void dns_levels(DnsMsg *m, uint32_t suffix_len) noexcept nogil:
+    """dns_aggregate unless that has been done."""
+    cdef uint32_t one, two, three
+    if m.agg_done and m.suffix_len == suffix_len:
+        return
+    if suffix_len != 0 or not m.has_dots or m.name_len < 5:
+        dns_aggregate(m, suffix_len)
+        return
+    # the parser has met every dot on its way; bit operations instead of branches that nobody can predict
+    one = 0 - <uint32_t>(m.dots[0] == DNS_NONE)          # all ones: a single label
+    two = 0 - <uint32_t>(m.dots[1] == DNS_NONE)          # at most two
+    three = 0 - <uint32_t>(m.dots[2] == DNS_NONE)
+    m.agg2 = <uint8_t>(m.dots[1] & ~two)
+    m.agg3 = <uint8_t>((m.dots[2] & ~three & ~two) | (DNS_NONE & two & ~one))
+    m.suffix_len = 0
+    m.agg_done = 1
+    m.h_agg2 = 0
+    m.h_agg3 = 0

@@ -341,7 +341,6 @@ cdef inline int dot_before(const uint8_t *name, int i) noexcept nogil:
 cdef void dns_aggregate(DnsMsg *m, uint32_t suffix_len) noexcept nogil:
     cdef const uint8_t *d = m.name
     cdef int n = m.name_len, limit, first, second
-    cdef uint32_t one, two, three
     m.suffix_len = <uint8_t>(suffix_len if suffix_len < 255 else 255)
     m.agg_done = 1
     m.h_agg2 = 0
@@ -349,14 +348,6 @@ cdef void dns_aggregate(DnsMsg *m, uint32_t suffix_len) noexcept nogil:
     m.agg2 = 0
     m.agg3 = AGG_NONE
     if n < 5:
-        return
-    if suffix_len == 0 and m.has_dots:
-        # the parser has met every dot on its way; bit operations instead of branches that nobody can predict
-        one = 0 - <uint32_t>(m.dots[0] == AGG_NONE)          # all ones: a single label
-        two = 0 - <uint32_t>(m.dots[1] == AGG_NONE)          # at most two
-        three = 0 - <uint32_t>(m.dots[2] == AGG_NONE)
-        m.agg2 = <uint8_t>(m.dots[1] & ~two)
-        m.agg3 = <uint8_t>((m.dots[2] & ~three & ~two) | (AGG_NONE & two & ~one))
         return
     limit = n - 1
     if suffix_len > 0 and <uint32_t>n > suffix_len:

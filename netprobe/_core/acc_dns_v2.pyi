@@ -1,0 +1,5 @@
+from netprobe._core.acc_dns import DnsAccumulator
+
+class DnsV2(DnsAccumulator):
+    @staticmethod
+    def fields() -> dict[str, tuple[str, int]]: ...
