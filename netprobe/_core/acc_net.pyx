@@ -2,23 +2,21 @@
 
 Both count the outermost IP header and its protocol number; sizes are original lengths.
 """
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
 
 from netprobe._core.handler cimport Accumulator, Work
 from netprobe._core.mmdb cimport Mmdb
 from netprobe._core.packet cimport (
     DIR_IN, DIR_OUT, DIR_UNKNOWN, L3_IPV4, L3_IPV6, PF_DEEP, PROTO_TCP, PROTO_UDP, Packet,
 )
-from netprobe._core.sketch.freq cimport (
-    KEY_GEO, KEY_IPV4, KEY_IPV6, Freq, freq_add_ipv6, freq_add_word, freq_hash, freq_prefetch, freq_update, np_prefetch,
+from netprobe._core.peers cimport (
+    COUNT_ASN, COUNT_CARDINALITY, COUNT_CITY, COUNT_IPS, PEERS, Addresses, Peers, add_peer, count_peers, geo_key,
 )
-from netprobe._core.sketch.hll cimport hll_add, hll_coupon
+from netprobe._core.sketch.freq cimport KEY_GEO, KEY_IPV4, KEY_IPV6
 from netprobe._core.sketch.kll cimport kll_add_int
 from netprobe._core.sketch.rate cimport rate_row
 from netprobe._core.store cimport MetricSet
-from netprobe._core.wire.be cimport load32, load64
 
 cdef enum:
     TCP_SYN = 0x02
@@ -43,29 +41,6 @@ cdef enum:
     VERDICT_SLOTS = 16384      # power of two
 
 
-cdef enum:
-    KNOWN_FIRST = 256          # addresses that are remembered, powers of two: most policies never see many
-    KNOWN_MOST = 16384
-    FRONT_PLACES = 32          # records whose counts are added up before a table sees them, power of two
-
-
-cdef struct Known:
-    # what needs no second look: a query's client is met again with the response
-    uint64_t hash              # of the address; 0: empty
-    uint32_t city              # where it leads in the databases
-    uint32_t asn
-    uint32_t bucket            # `counted` is about this bucket
-    uint32_t counted           # bit per block and cardinality that has seen the address
-
-
-cdef struct PlaceCount:
-    Freq *table
-    const uint8_t *addr        # one that leads to the record
-    uint32_t offset
-    uint32_t count             # 0: empty
-    int family
-
-
 cdef struct Verdicts:
     # record offset -> does its text pass? Filled on first sight; direct mapped, so it is bounded
     uint32_t offset[VERDICT_SLOTS]
@@ -79,19 +54,15 @@ cdef class NetBase(Accumulator):
     cdef Mmdb city
     cdef Mmdb asn
     cdef bint has_city, has_asn
-    cdef bint has_city_table, has_asn_table      # and its group is on
     cdef bint filter_city, filter_asn
     cdef object city_passes    # text of a location -> bool, asked once per record
     cdef object asn_passes
     cdef Verdicts *verdicts    # [0] city, [1] AS
-    cdef Known *known          # direct mapped
-    cdef uint64_t known_mask
-    cdef uint32_t strangers    # met since `known` got its size
-    cdef PlaceCount front[2][FRONT_PLACES]
-    cdef uint32_t bucket
-    cdef MetricSet *bucket_set # whose number `bucket` is
+    cdef Addresses addresses
+    cdef int user              # of them
+    cdef int what              # COUNT_*
 
-    def __cinit__(self, config, geo_city=None, geo_asn=None, bint chained=False, geo_names=None):
+    def __cinit__(self, config, geo_city=None, geo_asn=None, bint chained=False, geo_names=None, addresses=None):
         for name in config.groups:
             self.groups |= GROUP_BITS.get(name, 0)
         if geo_city is not None:
@@ -100,15 +71,16 @@ cdef class NetBase(Accumulator):
         if geo_asn is not None:
             self.asn = geo_asn
             self.has_asn = True
-        if not self.groups & G_TOP_GEO:
-            self.has_city_table = self.has_asn_table = False
-        else:
-            self.has_city_table = self.has_city
-            self.has_asn_table = self.has_asn
-        self.known = <Known *>calloc(KNOWN_FIRST, sizeof(Known))
-        if self.known == NULL:
-            raise MemoryError
-        self.known_mask = KNOWN_FIRST - 1
+        if self.groups & G_TOP_IPS:
+            self.what |= COUNT_IPS
+        if self.groups & G_CARDINALITY:
+            self.what |= COUNT_CARDINALITY
+        if self.groups & G_TOP_GEO and self.has_city:
+            self.what |= COUNT_CITY
+        if self.groups & G_TOP_GEO and self.has_asn:
+            self.what |= COUNT_ASN
+        self.addresses = Addresses(geo_city, geo_asn) if addresses is None else addresses
+        self.user = self.addresses.join(self.what & COUNT_CITY, self.what & COUNT_ASN)
         options = config.options
         places = tuple(options.get("only_geoloc_prefix") or ())
         if options.get("geoloc_notfound"):
@@ -127,20 +99,10 @@ cdef class NetBase(Accumulator):
 
     def __dealloc__(self):
         free(self.verdicts)
-        free(self.known)
 
-
-cdef inline uint8_t *geo_key(uint8_t *key, uint32_t offset, const uint8_t *addr, int family) noexcept nogil:
-    """KEY_GEO: record offset, then an address that leads to it (IPv4 mapped)."""
-    memcpy(key, &offset, 4)
-    if family == L3_IPV4:
-        memset(key + 4, 0, 10)
-        key[14] = 0xFF
-        key[15] = 0xFF
-        memcpy(key + 16, addr, 4)
-    else:
-        memcpy(key + 4, addr, 16)
-    return key
+    cdef void open_bucket(self, int64_t start_ns) noexcept nogil:
+        Accumulator.open_bucket(self, start_ns)
+        self.addresses.new_bucket()
 
 
 cdef bint ask(NetBase self, int which, uint8_t *key) noexcept with gil:
@@ -203,133 +165,6 @@ cdef void pass_on(NetBase self, const Work *w, Work *out) noexcept nogil:
     out.tcp_errors = 0
 
 
-cdef inline bint all_zero(const uint8_t *a) noexcept nogil:
-    return (load64(a) | load64(a + 8)) == 0
-
-
-cdef enum:
-    # tables of a peer, the same in both versions
-    T_IPV4
-    T_IPV6
-    T_CITY
-    T_ASN
-    PEERS = 16                 # counted together: their cells are asked for first
-
-cdef struct Peer:
-    MetricSet *m
-    const uint8_t *addr
-    uint64_t hash
-    int family
-    int card
-    uint32_t bit
-
-cdef struct Peers:
-    int n
-    Peer peer[PEERS]
-
-
-cdef inline void add_peer(NetBase self, Peers *peers, MetricSet *m, const uint8_t *addr, int family,
-                          int card, uint32_t bit) noexcept nogil:
-    """Note one remote address for count_peers: cardinality `card` and the tables of its block, `bit` names both."""
-    cdef Peer *peer
-    if all_zero(addr):
-        return
-    if peers.n == PEERS:
-        count_peers(self, peers)
-    peer = &peers.peer[peers.n]
-    peers.n += 1
-    peer.m = m
-    peer.addr = addr
-    peer.family = family
-    peer.card = card
-    peer.bit = bit
-    peer.hash = freq_hash(addr, 4) if family == L3_IPV4 else freq_hash(addr, 16)
-    np_prefetch(&self.known[peer.hash & self.known_mask])
-    if self.groups & G_TOP_IPS:
-        freq_prefetch(&m.topn[T_IPV4 if family == L3_IPV4 else T_IPV6], peer.hash)
-
-
-cdef void count_peers(NetBase self, Peers *peers) noexcept nogil:
-    cdef Known *known
-    cdef Peer *peer
-    cdef MetricSet *m
-    cdef int i
-    for i in range(peers.n):
-        peer = &peers.peer[i]
-        m = peer.m
-        if self.groups & G_TOP_IPS:
-            if peer.family == L3_IPV4:
-                freq_add_word(&m.topn[T_IPV4], load32(peer.addr), peer.hash)
-            else:
-                freq_add_ipv6(&m.topn[T_IPV6], peer.addr, peer.hash)
-        known = &self.known[peer.hash & self.known_mask]
-        if known.hash != peer.hash:
-            self.strangers += 1
-            known.hash = peer.hash
-            known.counted = 0
-            if self.has_city_table:
-                known.city = self.city.lookup(peer.addr, peer.family)
-            if self.has_asn_table:
-                known.asn = self.asn.lookup(peer.addr, peer.family)
-        if known.bucket != self.bucket:
-            known.bucket = self.bucket
-            known.counted = 0
-        if self.groups & G_CARDINALITY and not known.counted & peer.bit:
-            known.counted |= peer.bit
-            hll_add(&m.card[peer.card],
-                    hll_coupon(peer.addr, 4) if peer.family == L3_IPV4 else hll_coupon(peer.addr, 16))
-        if self.has_city_table:
-            add_place(&self.front[0][0], &m.topn[T_CITY], known.city, peer)
-        if self.has_asn_table:
-            add_place(&self.front[1][0], &m.topn[T_ASN], known.asn, peer)
-    peers.n = 0
-
-
-cdef inline void add_place(PlaceCount *front, Freq *table, uint32_t offset, const Peer *peer) noexcept nogil:
-    cdef PlaceCount *c = &front[(offset ^ (offset >> 8) ^ (peer.bit << 3)) & (FRONT_PLACES - 1)]
-    if c.count and (c.offset != offset or c.table != table):
-        count_place(c)
-    c.table = table
-    c.offset = offset
-    c.addr = peer.addr
-    c.family = peer.family
-    c.count += 1
-
-
-cdef void count_place(PlaceCount *c) noexcept nogil:
-    cdef uint8_t key[20]
-    geo_key(key, c.offset, c.addr, c.family)
-    freq_update(c.table, key, 20, freq_hash(key, 4), c.count)
-    c.count = 0
-
-
-cdef void finish_peers(NetBase self, Peers *peers) noexcept nogil:
-    """End of a batch: its addresses are not readable for longer."""
-    cdef int which, i
-    cdef Known *larger
-    count_peers(self, peers)
-    if self.strangers > 4 * self.known_mask and self.known_mask < KNOWN_MOST - 1:
-        # what was known is met again soon enough
-        larger = <Known *>calloc(4 * (self.known_mask + 1), sizeof(Known))
-        if larger != NULL:
-            free(self.known)
-            self.known = larger
-            self.known_mask = 4 * self.known_mask + 3
-        self.strangers = 0
-    for which in range(2):
-        if self.has_city_table if which == 0 else self.has_asn_table:
-            for i in range(FRONT_PLACES):
-                if self.front[which][i].count:
-                    count_place(&self.front[which][i])
-
-
-cdef inline void look_at_bucket(NetBase self, MetricSet *m) noexcept nogil:
-    """A new bucket has counted no address yet."""
-    if m != self.bucket_set:
-        self.bucket_set = m
-        self.bucket += 1
-
-
 # ---------------------------------------------------------------------- 1.0
 
 cdef enum:
@@ -362,7 +197,7 @@ cdef enum:
 cdef class NetV1(NetBase):
     """net 1.0, JSON key `packets` (metrics spec 6.3)."""
 
-    def __cinit__(self, config, geo_city=None, geo_asn=None, bint chained=False, geo_names=None):
+    def __cinit__(self, config, geo_city=None, geo_asn=None, bint chained=False, geo_names=None, addresses=None):
         cdef int i
         self.n_blocks = 1
         self.layout[0].n_counter = V1_COUNTERS
@@ -412,14 +247,13 @@ cdef void consume_v1(NetV1 self, const Work *w, Work *out) noexcept nogil:
     cdef MetricSet *m = self.sets[0]
     cdef uint64_t *rate
     cdef const Packet *p
-    cdef uint32_t i, size
-    cdef bint deep
+    cdef uint32_t i, size, to, away
+    cdef uint32_t deep
     cdef bint filters = self.filter_city or self.filter_asn
     cdef uint64_t n_deep = 0, n_udp = 0, n_tcp = 0, n_v4 = 0, n_v6 = 0, n_syn = 0
     cdef uint64_t n_in = 0, n_out = 0, n_filtered = 0
     cdef Peers peers
     peers.n = 0
-    look_at_bucket(self, m)
     if w.n_pkts:
         m.used = 1
     if out != NULL:
@@ -430,7 +264,7 @@ cdef void consume_v1(NetV1 self, const Work *w, Work *out) noexcept nogil:
         p = w.pkts[i]
         rate = rate_row(&m.rate, p.ts)
         rate[V1_PPS_EVENTS] += 1
-        deep = p.flags & PF_DEEP
+        deep = (p.flags & PF_DEEP) != 0
         n_deep += deep
         if filters:
             if not accepts(self, p):
@@ -443,29 +277,27 @@ cdef void consume_v1(NetV1 self, const Work *w, Work *out) noexcept nogil:
         rate[V1_PPS_TOTAL] += 1
         rate[V1_BYTES_TOTAL] += size
         kll_add_int(&m.quant[0], size)
-        if p.l3 == L3_IPV4:
-            n_v4 += 1
-        elif p.l3 == L3_IPV6:
-            n_v6 += 1
-        if p.proto == PROTO_UDP:
-            n_udp += 1
-        elif p.proto == PROTO_TCP:
-            n_tcp += 1
-            if p.tcp_flags & TCP_SYN:
-                n_syn += deep
-        if p.direction == DIR_IN:
-            n_in += 1
-            rate[V1_PPS_IN] += 1
-            rate[V1_BYTES_IN] += size
-            if deep:
-                add_peer(self, &peers, m, p.src, p.l3, 0, 1)
-        elif p.direction == DIR_OUT:
-            n_out += 1
-            rate[V1_PPS_OUT] += 1
-            rate[V1_BYTES_OUT] += size
-            if deep:
-                add_peer(self, &peers, m, p.dst, p.l3, 1, 2)
-    finish_peers(self, &peers)
+        # without branches: nothing about the next packet can be predicted
+        n_v4 += p.l3 == L3_IPV4
+        n_v6 += p.l3 == L3_IPV6
+        n_udp += p.proto == PROTO_UDP
+        n_tcp += p.proto == PROTO_TCP
+        n_syn += (p.proto == PROTO_TCP) & ((p.tcp_flags & TCP_SYN) != 0) & deep
+        if p.direction == DIR_UNKNOWN:
+            continue
+        to = p.direction == DIR_IN
+        away = 1 - to
+        n_in += to
+        rate[V1_PPS_IN] += to
+        rate[V1_PPS_OUT] += away
+        rate[V1_BYTES_IN] += size & (0 - to)
+        rate[V1_BYTES_OUT] += size & (0 - away)
+        n_out += away
+        if deep:
+            if peers.n == PEERS:
+                count_peers(self.addresses, &peers, self.user, self.what)
+            add_peer(self.addresses, &peers, m, &p.src[0] if to else &p.dst[0], p.l3, <int>away, 1 + away)
+    count_peers(self.addresses, &peers, self.user, self.what)
     cdef uint64_t total = w.n_pkts - n_filtered
     m.counter[V1_EVENTS] += w.n_pkts
     m.counter[V1_DEEP] += n_deep
@@ -509,7 +341,7 @@ cdef enum:
 cdef class NetV2(NetBase):
     """net 2.0, JSON key `net`: per direction (metrics spec 6.4)."""
 
-    def __cinit__(self, config, geo_city=None, geo_asn=None, bint chained=False, geo_names=None):
+    def __cinit__(self, config, geo_city=None, geo_asn=None, bint chained=False, geo_names=None, addresses=None):
         cdef int i
         self.n_blocks = 4
         self.layout[0].n_counter = V2_COUNTERS
@@ -554,13 +386,11 @@ cdef void consume_v2(NetV2 self, const Work *w, Work *out) noexcept nogil:
     cdef MetricSet *m
     cdef uint64_t *rate
     cdef const Packet *p
-    cdef uint32_t i
-    cdef bint deep
+    cdef uint32_t i, deep
     cdef bint filters = self.filter_city or self.filter_asn
     cdef uint64_t n_deep = 0, n_filtered = 0
     cdef Peers peers
     peers.n = 0
-    look_at_bucket(self, top)
     if w.n_pkts:
         top.used = 1
     if out != NULL:
@@ -570,7 +400,7 @@ cdef void consume_v2(NetV2 self, const Work *w, Work *out) noexcept nogil:
     for i in range(w.n_pkts):
         p = w.pkts[i]
         rate_row(&top.rate, p.ts)[0] += 1
-        deep = p.flags & PF_DEEP
+        deep = (p.flags & PF_DEEP) != 0
         n_deep += deep
         if filters:
             if not accepts(self, p):
@@ -586,24 +416,20 @@ cdef void consume_v2(NetV2 self, const Work *w, Work *out) noexcept nogil:
         rate[V2D_BPS] += p.wirelen
         kll_add_int(&m.quant[0], p.wirelen)
         m.counter[V2D_TOTAL] += 1
-        if p.l3 == L3_IPV4:
-            m.counter[V2D_IPV4] += 1
-        elif p.l3 == L3_IPV6:
-            m.counter[V2D_IPV6] += 1
-        if p.proto == PROTO_UDP:
-            m.counter[V2D_UDP] += 1
-        elif p.proto == PROTO_TCP:
-            m.counter[V2D_TCP] += 1
-            if deep and p.tcp_flags & TCP_SYN:
-                m.counter[V2D_SYN] += 1
-        else:
-            m.counter[V2D_OTHER] += 1
+        m.counter[V2D_IPV4] += p.l3 == L3_IPV4
+        m.counter[V2D_IPV6] += p.l3 == L3_IPV6
+        m.counter[V2D_UDP] += p.proto == PROTO_UDP
+        m.counter[V2D_TCP] += p.proto == PROTO_TCP
+        m.counter[V2D_OTHER] += (p.proto != PROTO_UDP) & (p.proto != PROTO_TCP)
+        m.counter[V2D_SYN] += (p.proto == PROTO_TCP) & ((p.tcp_flags & TCP_SYN) != 0) & deep
+        if peers.n >= PEERS - 1:
+            count_peers(self.addresses, &peers, self.user, self.what)
         if deep and p.l3:
-            if p.direction != DIR_OUT:
-                add_peer(self, &peers, m, p.src, p.l3, 0, <uint32_t>1 << p.direction)
-            if p.direction != DIR_IN:
-                add_peer(self, &peers, m, p.dst, p.l3, 0, <uint32_t>1 << p.direction)
-    finish_peers(self, &peers)
+            add_peer(self.addresses, &peers, m, &p.src[0] if p.direction != DIR_OUT else &p.dst[0], p.l3, 0,
+                     <uint32_t>1 << p.direction)
+            if p.direction == DIR_UNKNOWN:
+                add_peer(self.addresses, &peers, m, p.dst, p.l3, 0, <uint32_t>1 << p.direction)
+    count_peers(self.addresses, &peers, self.user, self.what)
     top.counter[V2_OBSERVED] += w.n_pkts
     top.counter[V2_DEEP] += n_deep
     top.counter[V2_FILTERED] += n_filtered

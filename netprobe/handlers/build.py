@@ -24,9 +24,17 @@ def accumulators(
     city = geo.city_database.native if geo and geo.city_database else None
     asn = geo.asn_database.native if geo and geo.asn_database else None
     made = []
+    addresses = None
     for spec, config in zip(specs, configs, strict=True):
         build: Any = native_class(config.table)
-        extra = {"geo_names": geo} if config.type == "net" else {}
+        extra: dict[str, Any] = {}
+        if config.type == "net":
+            # what one handler has looked up, the next need not
+            from netprobe._core.peers import Addresses
+
+            if addresses is None or addresses.full:
+                addresses = Addresses(city, asn)
+            extra = {"geo_names": geo, "addresses": addresses}
         made.append(build(config, geo_city=city, geo_asn=asn, chained=spec.after is not None, **extra))
     return made
 

@@ -1,0 +1,6 @@
+from typing import Any
+
+class Addresses:
+    def __init__(self, city: Any = None, asn: Any = None) -> None: ...
+    @property
+    def full(self) -> bool: ...

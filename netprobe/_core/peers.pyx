@@ -1,0 +1,134 @@
+"""Remote addresses: where they lead in the geo databases is looked up once, by whichever handler meets one first."""
+from libc.stdlib cimport calloc, free
+
+from netprobe._core.sketch.freq cimport (
+    Freq, freq_add_ipv6, freq_add_word, freq_hash_word, freq_hit_geo, freq_update,
+)
+from netprobe._core.sketch.hll cimport hll_add, hll_coupon
+from netprobe._core.wire.be cimport load32
+
+cdef enum:
+    KNOWN_FIRST = 256          # addresses that are remembered, powers of two: most policies never see many
+    KNOWN_MOST = 32768
+
+
+cdef class Addresses:
+    """``city`` and ``asn`` are databases or None."""
+
+    def __cinit__(self, city=None, asn=None):
+        self.city = city
+        self.asn = asn
+        self.known = <Known *>calloc(KNOWN_FIRST, sizeof(Known))
+        if self.known == NULL:
+            raise MemoryError
+        self.mask = KNOWN_FIRST - 1
+
+    def __dealloc__(self):
+        free(self.known)
+
+    @property
+    def full(self):
+        """Can no more handlers share it?"""
+        return self.users == USERS
+
+    cdef int join(self, bint wants_city, bint wants_asn):
+        """The number of a new user."""
+        self.wants_city |= wants_city
+        self.wants_asn |= wants_asn
+        self.users += 1
+        return self.users - 1
+
+    cdef void new_bucket(self) noexcept nogil:
+        """Nobody has been counted yet. All users of one shard change buckets together."""
+        cdef uint64_t i
+        for i in range(self.mask + 1):
+            self.known[i].state &= ~<uint64_t>MARKS
+
+
+cdef void meet(Addresses a, Known *known, const Peer *peer) noexcept nogil:
+    a.strangers += 1
+    known.state = peer.hash & ~<uint64_t>MARKS
+    if a.wants_city:
+        known.city = a.city.lookup(peer.addr, peer.family)
+    if a.wants_asn:
+        known.asn = a.asn.lookup(peer.addr, peer.family)
+
+
+cdef void add_place(Freq *f, uint32_t offset, uint64_t hash, const Peer *peer, uint64_t weight) noexcept nogil:
+    cdef uint8_t key[20]
+    freq_update(f, geo_key(key, offset, peer.addr, peer.family), 20, hash, weight)
+
+
+cdef void count_places(const Peers *peers, const uint32_t *offsets, int table) noexcept nogil:
+    """Their records; of most addresses nothing is known, and they are added up first."""
+    cdef uint64_t nowhere[1 << USER_BITS]
+    cdef const Peer *who[1 << USER_BITS]
+    cdef const Peer *peer
+    cdef uint64_t hash
+    cdef uint32_t i
+    for i in range(1 << USER_BITS):
+        nowhere[i] = 0
+    for i in range(peers.n):
+        peer = &peers.peer[i]
+        if offsets[i] == 0:
+            nowhere[peer.bit] += 1
+            who[peer.bit] = peer
+            continue
+        hash = freq_hash_word(offsets[i])
+        if not freq_hit_geo(&peer.m.topn[table], offsets[i], hash):
+            add_place(&peer.m.topn[table], offsets[i], hash, peer, 1)
+    hash = freq_hash_word(0)
+    for i in range(1 << USER_BITS):
+        if nowhere[i]:
+            add_place(&who[i].m.topn[table], 0, hash, who[i], nowhere[i])
+
+
+cdef void grow(Addresses a) noexcept nogil:
+    """More room for strangers; what was known is met again soon enough."""
+    cdef Known *larger
+    if a.strangers > 4 * a.mask and a.mask < KNOWN_MOST - 1:
+        larger = <Known *>calloc(4 * (a.mask + 1), sizeof(Known))
+        if larger != NULL:
+            free(a.known)
+            a.known = larger
+            a.mask = 4 * a.mask + 3
+        a.strangers = 0
+
+
+cdef void count_peers(Addresses a, Peers *peers, int user, int what) noexcept nogil:
+    cdef uint8_t four[PEERS]
+    cdef uint8_t six[PEERS]
+    cdef uint32_t city[PEERS]
+    cdef uint32_t asn[PEERS]
+    cdef uint32_t n4 = 0, n6 = 0, i
+    cdef uint64_t bit
+    cdef Known *known
+    cdef Peer *peer
+    for i in range(peers.n):
+        peer = &peers.peer[i]
+        four[n4] = six[n6] = <uint8_t>i
+        n4 += peer.family == L3_IPV4
+        n6 += peer.family != L3_IPV4
+        known = &a.known[peer.hash & a.mask]
+        if (known.state ^ peer.hash) > MARKS:
+            meet(a, known, peer)
+        bit = peer.bit << (user * USER_BITS)
+        if not known.state & bit and what & COUNT_CARDINALITY:
+            known.state |= bit
+            hll_add(&peer.m.card[peer.card],
+                    hll_coupon(peer.addr, 4) if peer.family == L3_IPV4 else hll_coupon(peer.addr, 16))
+        city[i] = known.city
+        asn[i] = known.asn
+    if what & COUNT_IPS:
+        for i in range(n4):
+            peer = &peers.peer[four[i]]
+            freq_add_word(&peer.m.topn[T_IPV4], load32(peer.addr), peer.hash)
+        for i in range(n6):
+            peer = &peers.peer[six[i]]
+            freq_add_ipv6(&peer.m.topn[T_IPV6], peer.addr, peer.hash)
+    if what & COUNT_CITY:
+        count_places(peers, city, T_CITY)
+    if what & COUNT_ASN:
+        count_places(peers, asn, T_ASN)
+    peers.n = 0
+    grow(a)
