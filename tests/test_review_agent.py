@@ -52,3 +52,21 @@ def test_a_filter_that_would_take_minutes_is_refused(expression: str, manager: M
 def test_a_filter_of_many_hosts_is_taken(manager: Manager) -> None:
     manager.add_policy(policy(bpf=" or ".join(f"host 10.0.{n}.1" for n in range(200))))
     assert "p" in manager.policies
+
+
+@pytest.mark.parametrize("length", [200, 201])
+def test_names_are_not_endless(length: int, manager: Manager) -> None:
+    """They stand in every sample, and in paths, whose length the web server limits."""
+    name = "a" * length
+    documents = {
+        "tap": f"visor: {{taps: {{? {name} : {{input_type: pcap}}}}}}",
+        "policy": policy().replace("{p:", f"{{? {name} :"),
+        "handler": policy(f"{{? {name} : {{type: net}}}}").replace("{p:", "{q:"),
+    }
+    for what, document in documents.items():
+        add = manager.add_tap if what == "tap" else manager.add_policy
+        if length > 200:
+            with pytest.raises(ConfigError, match=f"a name of 201 characters for a {what}, expected at most"):
+                add(document)
+        else:
+            add(document)

@@ -16,6 +16,8 @@ from netprobe.policy.nodes import MAX_BYTES, Node, from_python, parse, plain, sh
 
 VERSION = "1.0"
 NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]*")
+# characters: names stand in every Prometheus sample and in paths, where a longer one could not be asked for
+MAX_NAME = 200
 TOP_KEYS = ("version", "visor")
 VISOR_KEYS = ("config", "taps", "global_handler_config", "policies")
 # of the metrics routes
@@ -167,6 +169,11 @@ def check_name(name: str, what: str, node: Node) -> None:
         raise node.error(
             f"{shortened(name, 60)!r} is no name for a {what}, "
             "expected letters, digits, _ and -, of which digits and - not first"
+        )
+    if len(name) > MAX_NAME:
+        raise node.error(
+            f"{shortened(name, 60)!r}: a name of {len(name)} characters for a {what}, "
+            f"expected at most {MAX_NAME}"
         )
 
 

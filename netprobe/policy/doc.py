@@ -14,6 +14,7 @@ from pathlib import Path
 from netprobe.errors import ConfigError
 from netprobe.handlers.registry import HANDLERS
 from netprobe.policy import inputs, nodes
+from netprobe.policy.config import MAX_NAME
 from netprobe.policy.inputs import INPUT_TYPES, PCAP, input_type, same_type
 from netprobe.policy.modules import MAX_MODULES, RESOURCES
 
@@ -88,6 +89,7 @@ def _limits() -> tuple[Row, Iterable[Row]]:
         ("size of a document", f"{nodes.MAX_BYTES >> 20} MiB (a request's body: 1 MiB)"),
         ("depth", f"{nodes.MAX_DEPTH}"),
         ("values in all, those behind aliases counted each time", f"{nodes.MAX_NODES:,}"),
+        ("characters in the name of a tap, a policy or a handler", f"{MAX_NAME}"),
         ("handlers of a policy", f"{MAX_MODULES}"),
         ("whole numbers", "0 to 2^64 - 1"),
         (
