@@ -6,6 +6,8 @@ import copy
 import gzip
 import http.client
 import json
+import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +18,7 @@ import pytest
 from kentik_server import EMAIL, KFLOW, TOKEN, DeviceSpec, KentikServer
 from scapy.all import DNS, DNSQR, DNSRR, IP, UDP, wrpcap
 from test_kentik_api import settings
-from test_kprobe_cli import kprobe
+from test_kprobe_cli import CAPTURES, kprobe
 
 from netprobe import flows
 from netprobe.kentik import DeviceNotFound
@@ -57,6 +59,34 @@ def test_parameters_of_the_flow_url_are_kept_but_ours_count() -> None:
     url = flow_url("https://flow.example/chf?z=1&sid=9&a=&sender_id=x&z=0", device)
     query = "a=&sender_id=1001%3Aa+b%2F%C3%BC%3A7&sid=0&z=1&z=0"
     assert url == f"https://flow.example/chf?{query}"
+
+
+def test_parquet_replaces_files_alone(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+
+    def export(place: Path, code: int = 0) -> str:
+        flags = ("--read", CAPTURES / "icmp.pcap", "--export", "parquet", "--output", place)
+        return kprobe(*flags, code=code).stderr
+
+    (tmp_path / "folder").mkdir()
+    assert "folder: is a directory" in export(tmp_path / "folder", 1)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    export(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_bytes()[:4] == b"PAR1"
+    device = os.makedev(1, 3)
+    try:
+        os.mknod(tmp_path / "null", stat.S_IFCHR | 0o666, device)
+        (tmp_path / "null").write_bytes(b"x")
+    except PermissionError:
+        pass  # not root, or no devices in this file system: the rest of the test has been done
+    else:
+        export(tmp_path / "null")
+        assert (tmp_path / "null").is_char_device()
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "null") == [
+        "folder",
+        "link",
+        "real",
+    ]
 
 
 # the stand-in is what the other tests trust: each of its points must be able to fail

@@ -23,7 +23,8 @@ GROUP_ROWS = 1 << 17
 class ParquetFile:
     """Row groups into a file that gets its name when it is closed complete: until then it is NAME.part.
 
-    ExportError: the file cannot be written.
+    What is there and is no file, like /dev/null, is written to and stays what it is. ExportError: the file
+    cannot be written.
     """
 
     def __init__(self, path: str, schema: Any) -> None:
@@ -31,8 +32,13 @@ class ParquetFile:
         import pyarrow.parquet
 
         self._arrow: Any = pyarrow
-        self._path = path
-        self._part = path + ".part"
+        # a link stays one
+        place = Path(path).resolve()
+        if place.is_dir():
+            raise ExportError(f"{path}: is a directory, expected a file")
+        self._path = str(place)
+        special = place.exists() and not place.is_file()
+        self._part = self._path if special else self._path + ".part"
         self._schema = schema
         self._waiting: list[Any] = []
         self._rows = 0
@@ -51,7 +57,8 @@ class ParquetFile:
         self._put()
         try:
             self._writer.close()
-            Path(self._part).replace(self._path)
+            if self._part != self._path:
+                Path(self._part).replace(self._path)
         except OSError as error:
             raise self._failed(error) from None
 
