@@ -622,15 +622,16 @@ cdef int track_tcp(FlowTable *t, FlowCell *c, const FlowPacket *v) noexcept nogi
 
 
 cdef inline int over(FlowTable *t, uint32_t i, int64_t ts) noexcept nogil:
-    """End or report a flow whose time was up before this packet. 1: the cell is gone."""
+    """End or report a flow whose time was up before this packet. 1: the cell is gone. Nearly always the cell itself has the
+    answer, without its peer."""
     cdef FlowCell *c = &t.cells[i]
     cdef int64_t first
-    if ts - latest(t, c) >= t.config.idle_ns:
+    if ts - c.last >= t.config.idle_ns and ts - latest(t, c) >= t.config.idle_ns:
         export(t, i, FLOW_IDLE, NULL, -1)
         drop(t, i)
         return 1
     if t.config.active_ns:
-        first = earliest(t, c)
+        first = c.first if c.packets else earliest(t, c)
         if first < ts and ts - first >= t.config.active_ns:
             export(t, i, FLOW_ACTIVE, NULL, -1)
     return 0
@@ -663,6 +664,7 @@ cdef inline int heard(const FlowCell *c, const FlowPacket *v) noexcept nogil:
 cdef inline void count(FlowTable *t, FlowPacket *v) noexcept nogil:
     cdef uint32_t i = v.cell, peer = FLOW_NIL
     cdef FlowCell *c
+    cdef const FlowCell *p
     cdef int ended = 0
     if i == FLOW_NIL or not same(&t.cells[i], v):
         i = find(t, v, &peer)
@@ -698,6 +700,10 @@ cdef inline void count(FlowTable *t, FlowPacket *v) noexcept nogil:
         if c.packets == 0:
             c.first = v.ts
             c.last = v.ts            # of what is counted now, though an older packet may have come later
+            if t.config.bidirectional and c.peer != FLOW_NIL:
+                p = &t.cells[c.peer]
+                if p.packets and p.first < c.first:
+                    c.first = p.first        # of the record, so that `over` need not look
         elif v.ts < c.last and v.ts < c.first:
             c.first = v.ts
         c.packets += v.packets
@@ -760,11 +766,13 @@ cdef inline void ask_trackers(const FlowTable *t, FlowPacket *v, uint32_t n) noe
         c = &t.cells[k]
         if c.flags & FC_APP and t.on_ahead != NULL and heard(c, &v[i]):
             t.on_ahead(t.ctx, &v[i], 0)
-        if t.config.bidirectional and c.peer != FLOW_NIL:
-            ask(&t.cells[c.peer])
-            ask(&t.cells[c.peer].first)
-        elif c.packets == 0:
-            ask(&c.first)            # a record begins
+        if c.packets == 0:
+            # a record begins
+            if t.config.schedule:
+                ask(&c.first)
+            elif t.config.bidirectional and c.peer != FLOW_NIL:
+                ask(&t.cells[c.peer])
+                ask(&t.cells[c.peer].first)
         if v[i].proto == PROTO_TCP and c.tracker < t.tracker_top:
             ask(&t.trackers[c.tracker])
             v[i].ahead = c.tracker
