@@ -15,7 +15,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from kentik_server import EMAIL, KFLOW, TOKEN, DeviceSpec, KentikServer
+from kentik_server import EMAIL, KFLOW, TOKEN, DeviceSpec, KentikServer, generic_columns, named_columns
 from scapy.all import DNS, DNSQR, DNSRR, IP, UDP, wrpcap
 from test_kentik_api import settings
 from test_kprobe_cli import CAPTURES, kprobe
@@ -24,7 +24,9 @@ from netprobe import flows
 from netprobe.kentik import DeviceNotFound
 from netprobe.kentik.api import Device, DeviceApi
 from netprobe.kentik.client import find_device
+from netprobe.kentik.columns import Column, CustomColumns
 from netprobe.kentik.flows import flow_url
+from netprobe.kentik.records import Field
 
 
 def test_a_name_is_never_taken_for_an_address() -> None:
@@ -59,6 +61,29 @@ def test_parameters_of_the_flow_url_are_kept_but_ours_count() -> None:
     url = flow_url("https://flow.example/chf?z=1&sid=9&a=&sender_id=x&z=0", device)
     query = "a=&sender_id=1001%3Aa+b%2F%C3%BC%3A7&sid=0&z=1&z=0"
     assert url == f"https://flow.example/chf?{query}"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "written"),
+    [
+        ("STR01", "string", "text"),
+        ("STR01", "", "text"),
+        ("STR01", "uint32", "u32"),
+        ("RADIUS_FRAMED_PROTO", "", "u32"),
+        ("RADIUS_FRAMED_PROTO", "uint32", "u32"),
+        ("RADIUS_FRAMED_PROTO", "string", "text"),
+    ],
+)
+def test_framed_protocol_is_the_only_number_that_may_become_text(name: str, kind: str, written: str) -> None:
+    """D4; otherwise kprobe decides a value's type, whatever type the API says (kflow-wire 1.3)."""
+    offered = generic_columns() if name == "STR01" else named_columns()
+    columns = CustomColumns(Column(i, n, kind if n == name else "string") for i, n, _ in offered)
+    fields = {"RADIUS_FRAMED_PROTO": Field([7]), "RECEIVE_WINDOW": Field([9]), "RADIUS_CODE": Field([4])}
+    assert {
+        entry.kind for entry in columns.bind(fields) if entry.id != columns.id_of("RADIUS_FRAMED_PROTO")
+    } == {"u32"}
+    (framed,) = columns.bind({"RADIUS_FRAMED_PROTO": Field([7])})
+    assert framed.kind == written
 
 
 def test_parquet_replaces_files_alone(tmp_path: Path) -> None:

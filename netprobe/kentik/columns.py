@@ -136,6 +136,12 @@ GENERIC: dict[str, str] = {
 }
 
 TEXT_TYPE = "string"
+NUMERIC_TYPES = frozenset(
+    ("byte", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float32", "float64")
+)
+#: the one number that shares a column with texts (D4), of a name that stands for texts if its type is not said
+SHARES_TEXT = "RADIUS_FRAMED_PROTO"
+TEXT_NAME = "STR"
 
 
 class Column(NamedTuple):
@@ -192,10 +198,16 @@ class CustomColumns:
             if column is None or name not in fields:
                 continue
             field = fields[name]
-            if kind == "u32" and column.type == TEXT_TYPE:
+            if name == SHARES_TEXT and _takes_text(column):
                 yield NativeField(column.id, "text", as_text(field))
             else:
                 yield NativeField(column.id, kind, field)
+
+
+def _takes_text(column: Column) -> bool:
+    """The type of a value is kprobe's to decide, and numbers are numbers; see SHARES_TEXT."""
+    named = column.name.startswith(TEXT_NAME) and column.type not in NUMERIC_TYPES
+    return column.type == TEXT_TYPE or named
 
 
 def _decoder_fields() -> dict[str, list[str]]:
