@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import netns
 import policy_fakes
 import pytest
+import requests
+from agent_fakes import running
+from agentkit import CAPTURES
 
 from netprobe.errors import ConfigError, ExistsError
 from netprobe.policy.manager import Manager
@@ -70,3 +74,21 @@ def test_names_are_not_endless(length: int, manager: Manager) -> None:
                 add(document)
         else:
             add(document)
+
+
+def test_an_agent_whose_files_are_read_is_ready() -> None:
+    """An input that has read its file to the end has not failed."""
+    manager = Manager()
+    try:
+        manager.load_file(
+            f"visor: {{taps: {{f: {{input_type: pcap, config: {{pcap_file: '{CAPTURES / 'demo.pcap'}'}}}}}}, "
+            "policies: {p: {kind: collection, input: {tap: f, input_type: pcap}, "
+            "handlers: {modules: {n: {type: net}}}}}}"
+        )
+        (source,) = manager.inputs.values()
+        netns.until(lambda: not source.running)
+        with running(manager) as server:
+            answer = requests.get(server.url + "/readyz", timeout=20)
+        assert (answer.status_code, answer.text) == (200, "ready\n")
+    finally:
+        manager.close()

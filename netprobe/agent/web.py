@@ -277,7 +277,11 @@ class _Api:
         return text("ok\n")
 
     def readyz(self) -> Answer:
-        still = [name for name, found in inputs_of(self._manager).items() if not found.running]
+        still = [
+            name
+            for name, found in inputs_of(self._manager).items()
+            if not (found.running or getattr(found, "ended", False))
+        ]
         if still:
             return text(f"not running: {', '.join(sorted(still))}\n", 503)
         return text("ready\n")

@@ -87,6 +87,12 @@ class InputStream:
         return self._thread is not None and self._thread.is_alive() and not self._stop.is_set()
 
     @property
+    def ended(self) -> bool:
+        """It was a file, and has been read to its end."""
+        done = self._thread is not None and not self._thread.is_alive()
+        return self.recorded and done and self.error is None
+
+    @property
     def consumers(self) -> int:
         """Handler sets that are fed."""
         return len(self._sets)
