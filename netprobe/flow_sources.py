@@ -11,7 +11,7 @@ from typing import Any
 
 from netprobe._core.capfile import CaptureReader
 from netprobe._core.decode import known_link_type
-from netprobe.errors import InputError
+from netprobe.errors import ConfigError, InputError
 from netprobe.inputs.sources import open_source
 from netprobe.linktypes import name_of
 
@@ -108,6 +108,10 @@ def open_flow_source(
     """A file that exists, else an interface: by name, by an address that it has, `any` or `auto`."""
     name = os.fspath(path)
     if not isinstance(name, str) or name == "-" or "/" in name or Path(name).exists():
+        if seconds is not None:
+            raise ConfigError(
+                f"seconds: {name!r} is a capture, which runs on packet time; expected an interface"
+            )
         return FileSource(path, filter)
     from netprobe.inputs.interfaces import resolve_interface
 

@@ -5,6 +5,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import generate
 import pytest
 from flow_feed import kprobe_rows
 from scapy.layers.dns import DNS, DNSQR, DNSRR
@@ -281,3 +282,15 @@ def test_sampled_out_flows_are_decoded_for_their_reverse(tmp_path: Path) -> None
         if ports == {80}:
             assert messages[0]["http_url"] == "/" and messages[0]["http_status"] == 204
     assert seen == {frozenset(), frozenset({80}), frozenset({40000}), frozenset({80, 40000})}
+
+
+@pytest.mark.parametrize("kind", [*generate.FRAMES, *sorted(p.name for p in CAPTURES.glob("*.pcap"))])
+def test_plain_packets_are_seen_as_decoded_ones(tmp_path: Path, kind: str) -> None:
+    """With host networks every packet goes through the decoder; without, most do not. Both see the same."""
+    path = CAPTURES / kind
+    if kind in generate.FRAMES:
+        path = tmp_path / "f.pcap"
+        path.write_bytes(generate.frames_file(kind))
+    for bidirectional in (False, True):
+        decoded = rows(path, bidirectional, seed=1, hosts="203.0.113.0/24")
+        assert rows(path, bidirectional, seed=1) == decoded

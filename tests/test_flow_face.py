@@ -241,6 +241,8 @@ def test_a_small_table_loses_nothing(tmp_path: Path) -> None:
         ({"filter": "port banana"}, "port banana"),
         ({"decode": "smtp"}, "decode: 'smtp'"),
         ({"http_ports": [65536]}, "http_ports: 65536"),
+        ({"seconds": 5}, "seconds: .* is a capture"),
+        ({"seconds": -1}, "seconds: -1"),
         ({"columns": ["http_url"]}, "with decode=True"),
     ],
 )
