@@ -139,7 +139,7 @@ TEXT_TYPE = "string"
 NUMERIC_TYPES = frozenset(
     ("byte", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float32", "float64")
 )
-#: the one number that shares a column with texts (D4), of a name that stands for texts if its type is not said
+#: the one number that shares a column with texts (D4), whose name says so if its type does not
 SHARES_TEXT = "RADIUS_FRAMED_PROTO"
 TEXT_NAME = "STR"
 
