@@ -87,6 +87,7 @@ I32 = (1 << 31) - 1
 U64 = (1 << 64) - 1
 
 LIVE_FLAGS = ("--promisc", "--fanout-group", "--fanout")
+PLACES = ("--read", "--output")
 FLOW_FLAGS = ("--filter", "--sample", "--translate", "--no-decode", "--http-port")
 
 Mode = Literal["flow", "dns", "radius"]
@@ -165,6 +166,9 @@ def _mode_flags(argv: list[str], usage: str) -> list[str]:
 
 
 def _options(arguments: dict[str, Any]) -> Options:
+    for flag, value in arguments.items():
+        for text in value if isinstance(value, list) else [value]:
+            _check_text(flag, text)
     mode = _mode(arguments)
     live = _source(arguments)
     export = arguments["--export"]
@@ -204,6 +208,12 @@ def _options(arguments: dict[str, Any]) -> Options:
     )
 
 
+def _check_text(flag: str, value: Any) -> None:
+    """Only the names of files may be any bytes."""
+    if isinstance(value, str) and flag not in PLACES and any("\udc80" <= c <= "\udcff" for c in value):
+        raise UsageError(f"{flag}: is not valid UTF-8")
+
+
 def _mode(arguments: dict[str, Any]) -> Mode:
     word = arguments["MODE"]
     if word is not None and word not in MODES:
@@ -231,6 +241,8 @@ def _source(arguments: dict[str, Any]) -> bool:
         raise UsageError("-i NAME or --read FILE is needed")
     if interface == "":
         raise UsageError("-i: the name of an interface is needed")
+    if read == "":
+        raise UsageError("--read: the name of a file is needed, or - for standard input")
     if read is not None:
         for flag in LIVE_FLAGS:
             if arguments[flag]:

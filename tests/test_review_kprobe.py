@@ -86,6 +86,27 @@ def test_framed_protocol_is_the_only_number_that_may_become_text(name: str, kind
     assert framed.kind == written
 
 
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--read", CAPTURES / "icmp.pcap", "--device-name", "\udcff"], "--device-name: is not valid UTF-8"),
+        (["--read", CAPTURES / "icmp.pcap", "--filter", "\udcff"], "--filter: is not valid UTF-8"),
+        (["--read", CAPTURES / "icmp.pcap", "--translate", "\udcff,::"], "--translate: is not valid UTF-8"),
+        (["-i", "\udcff"], "--interface: is not valid UTF-8"),
+        (["--read", ""], "--read: the name of a file is needed"),
+    ],
+)
+def test_texts_are_utf_8(flags: list[str | Path], complaint: str) -> None:
+    """1.2; but files may have any name."""
+    assert kprobe("--export", "null", *flags, code=1).stderr.startswith(f"Error: {complaint}")
+
+
+def test_files_may_have_any_name(tmp_path: Path) -> None:
+    odd = tmp_path / "\udcff.jsonl"
+    kprobe("--read", CAPTURES / "icmp.pcap", "--export", "jsonl", "--output", odd)
+    assert odd.read_bytes().startswith(b"{")
+
+
 def test_parquet_replaces_files_alone(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
 
