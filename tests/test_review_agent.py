@@ -92,3 +92,17 @@ def test_an_agent_whose_files_are_read_is_ready() -> None:
         assert (answer.status_code, answer.text) == (200, "ready\n")
     finally:
         manager.close()
+
+
+def test_settings_of_the_resources_handler_are_not_checked(manager: Manager) -> None:
+    """Agent spec, appendix B; 2.5: an unknown key of window_config is for validating handlers to refuse."""
+    modules = "{r: {type: input_resources, config: {x: 1, num_periods: 3}, filter: {y: z}}}"
+    manager.add_policy(policy(modules).replace("{modules:", "{window_config: {z: 1}, modules:"))
+    shown = manager.policies["p"].to_dict()["modules"]["p-default-r"]["module"]["config"]
+    assert shown == {"x": 1, "y": "z", "z": 1, "num_periods": 3}
+    with pytest.raises(ConfigError, match=r"window_config\.z: unknown key"):
+        manager.add_policy(
+            policy("{n: {type: net}}")
+            .replace("{modules:", "{window_config: {z: 1}, modules:")
+            .replace("{p:", "{q:")
+        )

@@ -194,24 +194,29 @@ def plan_handlers(
             text = f"handler {module.type!r} cannot consume the input {taken_by!r}, {feeds}"
             raise module.node.error(text) if module.node is not None else ConfigError(text)
         shared = globals_.settings.get(module.type, {})
-        if module.type not in (RESOURCES, "mock_dyn"):
+        given: tuple[Mapping[str, Any], ...] = (shared, module.config, window, module.filter)
+        if module.type == RESOURCES:
+            # nobody checks its settings (agent spec, appendix B): what it does not know means nothing
+            given = tuple({key: one[key] for key in one if key in WINDOW_KEYS} for one in given)
+        else:
             _check(table, shared, globals_.nodes.get(module.type))
             _check(table, module.config, module.source("config"))
             _check(table, window, window_node)
             _check(table, module.filter, module.source("filter"))
             _check_groups(table, module.groups, module.source("metric_groups"))
         merged = {**shared, **module.config, **window, **module.filter, **module.groups}
+        common, own, over, chosen = given
         spec = HandlerSpec(
             module.type,
             module.version,
             module.name,
-            config={**shared, **module.config},
-            filter=module.filter,
+            config={**common, **own},
+            filter=chosen,
             metric_groups=module.groups,
             after=index - 1 if handlers.chain and index else None,
         )
         specs.append(spec)
-        configs.append(spec.resolve(window_config=window))
+        configs.append(spec.resolve(window_config=over))
         effective.append(merged)
     return Planned(
         tuple(specs),
