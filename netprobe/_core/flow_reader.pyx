@@ -334,7 +334,9 @@ cdef class FlowReader:
         what the records carry plus open_*.
         """
         cdef uint64_t open_bytes = 0
-        cdef uint64_t open_packets = flow_open_packets(&self.table, &open_bytes)
+        cdef uint64_t open_packets
+        with nogil:                  # a million cells take a while
+            open_packets = flow_open_packets(&self.table, &open_bytes)
         return {
             "framed": self.framed,
             "filtered_out": self.framed - self.kept,
