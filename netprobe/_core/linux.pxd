@@ -112,6 +112,7 @@ cdef extern from "linux/if_packet.h" nogil:
         PACKET_OUTGOING
         TPACKET_V3
         TPACKET_ALIGNMENT
+        TP_STATUS_BLK_TMO
         TP_STATUS_KERNEL
         TP_STATUS_USER
         TP_STATUS_VLAN_VALID

@@ -45,6 +45,8 @@ cdef class Ring(LiveSource):
     # the ring
     cdef RingMap *map            # set and cleared by the reader, under the guard
     cdef uint32_t guard
+    cdef uint32_t taken          # blocks since it slept last
+    cdef int nap                 # the last of them was full: more are on the way
     cdef uint32_t at             # the block that comes next
     cdef Block *block            # being walked
     cdef uint8_t *packet

@@ -25,8 +25,8 @@ from netprobe._core.linux cimport (
     AF_PACKET, PACKET_ADD_MEMBERSHIP, PACKET_FANOUT, PACKET_IGNORE_OUTGOING, PACKET_MR_PROMISC,
     PACKET_OUTGOING, PACKET_RX_RING, PACKET_STATISTICS, PACKET_VERSION, SIOCGIFHWADDR,
     SIOCGIFINDEX, SO_ATTACH_FILTER, SO_ERROR, SOCK_CLOEXEC, SOCK_RAW, SOL_PACKET, SOL_SOCKET,
-    TP_STATUS_KERNEL, TP_STATUS_USER, TP_STATUS_VLAN_TPID_VALID, TP_STATUS_VLAN_VALID, TPACKET_V3, bind, getsockopt,
-    htons, ifreq, packet_mreq, setsockopt, sock_filter, sock_fprog, sockaddr, sockaddr_ll, socket, socklen_t,
+    TP_STATUS_BLK_TMO, TP_STATUS_KERNEL, TP_STATUS_USER, TP_STATUS_VLAN_TPID_VALID, TP_STATUS_VLAN_VALID, TPACKET_V3,
+    bind, getsockopt, htons, ifreq, packet_mreq, setsockopt, sock_filter, sock_fprog, sockaddr, sockaddr_ll, socket, socklen_t,
     tpacket3_hdr, tpacket_block_desc, tpacket_req3, tpacket_stats_v3,
 )
 from netprobe._core.live cimport (
@@ -45,6 +45,7 @@ cdef enum:
     MACS = 12                    # two addresses; the tag stands behind them
     SLL = 16
     FRAME_BYTES = 2048           # only the kernel's arithmetic wants it
+    NAP_MS = 5                   # rather a few blocks at a time than to be woken for each
     HOLD_MS = 1                  # pause while workers hold every block that came
     OUT = 0x80000000U            # in a block's refs, from the moment it is taken until it is the kernel's again
     RETRY_MS = 250
@@ -497,6 +498,15 @@ cdef class Ring(LiveSource):
             elif now >= end:
                 self.look()
                 return 0
+            if self.nap and now + NAP_MS < end:
+                self.nap = 0
+                # so few that the ring cannot fill meanwhile
+                if self.taken <= self.n_blocks // 16:
+                    self.taken = 0
+                    if self.wait(-1, NAP_MS) == 2:
+                        return 0
+                    continue
+            self.taken = 0
             woken = self.wait(self.map.fd if self.map != NULL else -1, <int>(end - now))
             if woken == 2:
                 return 0
@@ -527,6 +537,8 @@ cdef class Ring(LiveSource):
         d = <tpacket_block_desc *>block.buf
         block.refs = OUT + 1
         np_inc(&self.map.refs)
+        self.taken += 1
+        self.nap = not np_load(&d.hdr.bh1.block_status) & TP_STATUS_BLK_TMO
         self.at = self.at + 1 if self.at + 1 < self.map.n_blocks else 0
         self.block = block
         self.left = d.hdr.bh1.num_pkts
