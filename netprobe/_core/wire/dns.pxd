@@ -71,9 +71,15 @@ cdef struct DnsMsg:
 # fills everything but pkt, ts, flow_hash, port and tcp, which are the caller's
 cdef int dns_parse(const uint8_t *data, uint32_t n, int want, DnsMsg *m) noexcept nogil
 cdef void dns_aggregate(DnsMsg *m, uint32_t suffix_len) noexcept nogil
-cdef uint16_t dns_metric_port(uint16_t sport, uint16_t dport) noexcept nogil   # 0: not DNS
 cdef inline bint is_dns_port(uint16_t port) noexcept nogil:
     return (port == 53) | (port == 5353) | (port == 5355) | (port == 53000)
+
+
+cdef inline uint16_t dns_metric_port(uint16_t sport, uint16_t dport) noexcept nogil:
+    """0: not DNS. As likely one way round as the other: no branches."""
+    cdef uint32_t to_dns = 0 - <uint32_t>is_dns_port(dport)
+    cdef uint32_t from_dns = 0 - <uint32_t>is_dns_port(sport)
+    return <uint16_t>((sport & to_dns) | (dport & from_dns & ~to_dns))
 
 
 cdef inline void dns_levels(DnsMsg *m, uint32_t suffix_len) noexcept nogil:

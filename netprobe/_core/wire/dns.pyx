@@ -366,13 +366,6 @@ cdef void dns_aggregate(DnsMsg *m, uint32_t suffix_len) noexcept nogil:
     m.agg3 = <uint8_t>(first if first > 0 else 0)
 
 
-cdef uint16_t dns_metric_port(uint16_t sport, uint16_t dport) noexcept nogil:
-    # as likely one way round as the other: no branches
-    cdef uint32_t to_dns = 0 - <uint32_t>is_dns_port(dport)
-    cdef uint32_t from_dns = 0 - <uint32_t>is_dns_port(sport)
-    return <uint16_t>((sport & to_dns) | (dport & from_dns & ~to_dns))
-
-
 def parse(data: bytes, want: int = DNS_WANT_ECS | DNS_WANT_RRSIG):
     """Decode one message; None when it is shorter than a header. For tests and for looking at a message."""
     cdef DnsMsg m
