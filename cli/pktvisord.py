@@ -32,6 +32,7 @@ Options:
   -b BPF                Only packets that this filter (tcpdump's language) selects; default policy only
   -H HOSTSPEC           Networks that count as this host, ADDRESS/LENGTH[,ADDRESS/LENGTH...], beside those of
                         the interface; default policy only
+  --ring-mb N           MiB of the kernel's buffer for IFACE, 1 to 2048 (default 32)
   --periods P           Periods of 60 seconds that are kept, 1 to 10 (default 5)
   --max-deep-sample N   Per cent of packets that are looked into deeply, 1 to 100 (default 100)
 

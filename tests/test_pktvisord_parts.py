@@ -186,6 +186,7 @@ BAD_VALUES = [
     (["--geo-cache-size", "-1"], "", "--geo-cache-size '-1': out of range, expected 0 or more"),
     (["--otel-port", "0"], "", "--otel-port '0': out of range, expected 1 to 65535"),
     (["--otel-interval", "0"], "", "--otel-interval '0': out of range, expected 1 or more"),
+    (["--ring-mb", "0"], "", "--ring-mb '0': out of range, expected 1 to 2048"),
     (["--prom-style", "new"], "", "--prom-style 'new': expected classic or modern"),
     ([], "port: abc", "agent.yaml:3: visor.config.port: 'abc': not a whole number, expected "),
     ([], "port: [1]", "agent.yaml:3: visor.config.port: a list is given, expected one value"),

@@ -382,6 +382,20 @@ def test_stats_of_a_live_input(mock: InputStream) -> None:
     assert sum(stats["losses"].values()) == 0
 
 
+@pytest.mark.parametrize(("given", "size"), [({}, 32), ({"ring_mb": 8}, 8)])
+def test_size_of_the_ring(given: dict[str, Any], size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def open_live(*_: Any, ring_mb: int, **__: Any) -> Any:
+        asked.append(ring_mb)
+        raise InputError("enough")
+
+    monkeypatch.setattr("netprobe.inputs.live.open_live", open_live)
+    with pytest.raises(InputError, match="enough"):
+        stream_of({"iface": "lo", **given}).start()
+    assert asked == [size]
+
+
 # --- errors ---
 
 
@@ -394,6 +408,8 @@ def test_stats_of_a_live_input(mock: InputStream) -> None:
         ({"iface": "lo", "host_spec": "10.0.0.x/8"}, ["invalid IPv4 address: 10.0.0.x"]),
         ({"iface": "lo", "host_spec": "fe8::0::/8"}, ["invalid IPv6 address: fe8::0::"]),
         ({"iface": 7}, ["iface", "7 is a number"]),
+        ({"iface": "lo", "ring_mb": 0}, ["ring_mb", "0", "1 to 2048"]),
+        ({"iface": "lo", "ring_mb": 4096}, ["ring_mb", "4096", "1 to 2048"]),
         ({}, ["iface", "auto"]),
         ({"iface": "lo", "tcp_packet_reassembly_cache_limit": "many"}, ["tcp_packet_reassembly_cache_limit"]),
     ],

@@ -116,6 +116,7 @@ class Options:
     iface: str | None = _value("IFACE", _text, key=None)
     bpf: str = _value("-b", str, "", key=None)
     host_spec: str = _value("-H", str, "", key=None)
+    ring_mb: int | None = _value("--ring-mb", _count(1, 2048), None, key=None)
     config: str | None = _value("--config", _path, key=None)
 
     verbose: bool = _switch("-v", "verbose")

@@ -194,7 +194,7 @@ class Service:
         if self._document is not None and options.config is not None:
             manager.load_file(self._document, options.config)
         if options.iface:
-            manager.add_default(options.iface, options.bpf, options.host_spec)
+            manager.add_default(options.iface, options.bpf, options.host_spec, options.ring_mb)
         if self._pusher is not None:
             self._pusher.start()
         self._start_web(listener, token)

@@ -26,6 +26,7 @@ SAME_TYPE = {"sflow": "flow"}
 #: process: how long a filter may be, from which length on it is looked at first, and how many instructions
 #: it may have before they are optimised (5 s on an ordinary machine)
 MAX_FILTER = 4096
+MAX_RING_MB = 2048
 LOOK_AT_FILTER = 400
 MAX_INSTRUCTIONS = 9000
 
@@ -46,6 +47,13 @@ def pcap_source(value: object) -> str:
 def connections(value: object) -> int:
     # the reassembler has a limit of its own, far below
     return min(unsigned(value), (1 << 32) - 1)
+
+
+def ring_size(value: object) -> int:
+    size = unsigned(value)
+    if not 1 <= size <= MAX_RING_MB:
+        raise Bad(f"{size}, expected 1 to {MAX_RING_MB}")
+    return size
 
 
 def host_spec(value: object) -> str:
@@ -123,6 +131,7 @@ PCAP = InputType(
             "300000",
             "TCP connections tracked at once; 0: as many as there is room for",
         ),
+        "ring_mb": Key(ring_size, "number", "32", "MiB of the kernel's buffer (beyond pktvisor)"),
     },
     {"bpf": _BPF},
     ("net", "dns", "dhcp", "bgp", "pcap", "input_resources"),
@@ -144,7 +153,7 @@ _TYPES = {one.name: one for one in (PCAP, DNSTAP, FLOW, NETPROBE, MOCK)}
 INPUT_TYPES = ("pcap", "dnstap", "flow", "sflow", "netprobe", "mock")
 # quotes are honoured under these keys, of any input: taps are typed before it is known who uses them
 STRING_KEYS = (
-    *(key for key, row in (PCAP.config or {}).items() if row.read not in (boolean, connections)),
+    *(key for key, row in (PCAP.config or {}).items() if row.read not in (boolean, connections, ring_size)),
     *("dnstap_file", "socket", "tcp", "flow_type", "bind", "test_type", "target", "except_on_start"),
 )
 

@@ -201,9 +201,12 @@ class Manager:
             self._start(spec)
         return name
 
-    def add_default(self, iface: str, bpf: str = "", host_spec: str = "") -> str:
+    def add_default(self, iface: str, bpf: str = "", host_spec: str = "", ring_mb: int | None = None) -> str:
         """Tap and policy ``default``, as ``pktvisord IFACE`` makes them (agent spec 1.1.1)."""
-        tap = {"input_type": "pcap", "config": {"iface": iface, "host_spec": host_spec}}
+        config: dict[str, object] = {"iface": iface, "host_spec": host_spec}
+        if ring_mb is not None:
+            config["ring_mb"] = ring_mb
+        tap = {"input_type": "pcap", "config": config}
         modules = {"net": "net", "dhcp": "dhcp", "dns": "dns", "pcap_stats": "pcap"}
         policy = {
             "kind": "collection",

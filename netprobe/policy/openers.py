@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netprobe.errors import InputError
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["Opened", "open_input"]
 
 AUTO = "auto"
+STDIN = "-"
+DEFAULT_RING_MB = 32
 
 
 @dataclass(slots=True, eq=False)
@@ -55,7 +58,7 @@ def open_input(input_type: str, config: Mapping[str, Any], clock: Clock, stop: A
     iface = str(config.get("iface") or "")
     if not iface:
         raise InputError(f"no iface is given, expected the name of an interface, an address of it, or {AUTO}")
-    return _live(iface, source, str(config.get("bpf") or ""))
+    return _live(iface, source, str(config.get("bpf") or ""), int(config.get("ring_mb") or DEFAULT_RING_MB))
 
 
 def _quiet(config: Mapping[str, Any], clock: Clock) -> Opened:
@@ -75,6 +78,11 @@ def _mock(clock: Clock) -> Opened:
 def _file(path: str, expression: str, stop: Any) -> Opened:
     from netprobe.inputs.captures import complaints, open_capture
 
+    # whoever opens holds up all other changes: nothing that may make us wait, such as a FIFO
+    if Path(path).exists() and not Path(path).is_file():
+        raise InputError(f"{path}: is no plain file, expected a pcap or pcapng capture")
+    if path == STDIN:
+        raise InputError(f"{path}: standard input, expected the path of a pcap or pcapng capture")
     compile_filter = None
     if expression:
         from netprobe.filters import compiler
@@ -91,11 +99,11 @@ def _file(path: str, expression: str, stop: Any) -> Opened:
     )
 
 
-def _live(iface: str, source: str, expression: str) -> Opened:
+def _live(iface: str, source: str, expression: str, ring_mb: int) -> Opened:
     from netprobe.inputs.live import interface_hosts, open_live, resolve_interface
 
     name = resolve_interface(iface)
-    capture = open_live(name, source=source, filter=expression or None)
+    capture = open_live(name, source=source, filter=expression or None, ring_mb=ring_mb)
     closing = contextlib.ExitStack()
     closing.callback(capture.close)
     return Opened(
