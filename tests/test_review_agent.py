@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import netns
 import policy_fakes
@@ -11,7 +13,7 @@ import requests
 from agent_fakes import running
 from agentkit import CAPTURES
 
-from netprobe.errors import ConfigError, ExistsError
+from netprobe.errors import ConfigError, ExistsError, InputError
 from netprobe.policy.manager import Manager
 
 
@@ -106,3 +108,24 @@ def test_settings_of_the_resources_handler_are_not_checked(manager: Manager) -> 
             .replace("{modules:", "{window_config: {z: 1}, modules:")
             .replace("{p:", "{q:")
         )
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "device", "stdin"])
+def test_an_input_waits_for_no_file(kind: str, tmp_path: Path) -> None:
+    """A FIFO that nobody writes would hold up every other change, and the end of the agent."""
+    path = {"device": "/dev/zero", "stdin": "-"}.get(kind, str(tmp_path / kind))
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        Path(path).mkdir()
+    manager = Manager()
+    try:
+        with pytest.raises(InputError, match=r"policy \[p\] failed to start: .*expected .* capture"):
+            manager.load_file(
+                f"visor: {{taps: {{f: {{input_type: pcap, config: {{pcap_file: '{path}'}}}}}}, "
+                "policies: {p: {kind: collection, input: {tap: f, input_type: pcap}, "
+                "handlers: {modules: {n: {type: net}}}}}}"
+            )
+        assert not manager.policies
+    finally:
+        manager.close()
