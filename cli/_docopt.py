@@ -7,8 +7,9 @@ that the usage text declares; docopt then only sees what it reads well, and deci
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import PurePath
 from typing import Any
 
@@ -39,12 +40,28 @@ def parse(usage: str, argv: list[str], version: str, *, repeatable: Collection[s
     names = {name: option for option in options for name in (option.short, option.longer) if name}
     words = _Words(argv, names, repeatable)
     try:
-        return dict(docopt.docopt(usage, words.plain(), version=version))
+        return dict(_printed(lambda: docopt.docopt(usage, words.plain(), version=version)))
     except docopt.DocoptExit:
         pass
     if words.positional:
         raise UsageError(f"unexpected argument {words.positional[-1]!r}")
     raise UsageError("no FILE given")
+
+
+def _printed(read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What docopt prints, help or version, must be out when the program ends; or it says why it is not."""
+    try:
+        try:
+            return read()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except OSError as problem:
+        # what is left in the buffer would fail again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if isinstance(problem, BrokenPipeError):
+            raise SystemExit(1) from None  # who reads the help has seen enough
+        raise UsageError(f"standard output: {problem.strerror}") from None
 
 
 class _Words:

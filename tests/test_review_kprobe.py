@@ -8,6 +8,8 @@ import http.client
 import json
 import os
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -99,6 +101,22 @@ def test_framed_protocol_is_the_only_number_that_may_become_text(name: str, kind
 def test_texts_are_utf_8(flags: list[str | Path], complaint: str) -> None:
     """1.2; but files may have any name."""
     assert kprobe("--export", "null", *flags, code=1).stderr.startswith(f"Error: {complaint}")
+
+
+@pytest.mark.parametrize("program", ["kprobe", "pktvisor_pcap", "pktvisord", "pktvisor_cli"])
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_help_that_cannot_be_printed(program: str, flag: str) -> None:
+    """Every program: one line for a full disk, none for a reader that has gone."""
+    command = [sys.executable, "-m", f"netprobe.cli.{program}", flag]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode and "standard output: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    reader, writer = os.pipe()
+    os.close(reader)
+    gone = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (gone.returncode, gone.stderr) == (1, "")
 
 
 def test_files_may_have_any_name(tmp_path: Path) -> None:
