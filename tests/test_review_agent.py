@@ -13,6 +13,7 @@ import requests
 from agent_fakes import running
 from agentkit import CAPTURES
 
+import netprobe
 from netprobe.errors import ConfigError, ExistsError, InputError
 from netprobe.policy.manager import Manager
 
@@ -108,6 +109,11 @@ def test_settings_of_the_resources_handler_are_not_checked(manager: Manager) -> 
             .replace("{modules:", "{window_config: {z: 1}, modules:")
             .replace("{p:", "{q:")
         )
+
+
+def test_an_empty_path_says_so() -> None:
+    with pytest.raises(ConfigError, match="path of the configuration is empty"):
+        netprobe.Agent("")
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "device", "stdin"])

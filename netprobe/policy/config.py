@@ -42,6 +42,8 @@ Source = Document | Mapping[str, Any] | str | bytes
 def load(path: str | Path) -> Document:
     """Read a file. ConfigError names it and why it cannot be used."""
     name = str(path)
+    if not name:
+        raise ConfigError("the path of the configuration is empty, expected a YAML file")
     try:
         with Path(path).open("rb") as file:
             data = file.read(MAX_BYTES + 1)
