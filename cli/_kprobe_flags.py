@@ -270,7 +270,12 @@ def _snaplen(text: str, live: bool) -> int:
 
 
 def _idle(arguments: dict[str, Any], mode: Mode, group: int | None) -> tuple[str, ...]:
-    idle = [] if mode == "flow" else [f"{flag} (in {mode} mode)" for flag in FLOW_FLAGS if arguments[flag]]
+    given = [flag for flag in FLOW_FLAGS if arguments[flag]]
+    if arguments["--dns-port"] != "53":
+        given.append("--dns-port")
+    if mode == "dns" and arguments["--radius-port"]:
+        given.append("--radius-port")
+    idle = [] if mode == "flow" else [f"{flag} (in {mode} mode)" for flag in given]
     if group is None and arguments["--fanout-mode"] != "hash":
         idle.append("--fanout-mode (without --fanout-group)")
     return tuple(idle)

@@ -119,6 +119,22 @@ def test_help_that_cannot_be_printed(program: str, flag: str) -> None:
     assert (gone.returncode, gone.stderr) == (1, "")
 
 
+def test_ports_of_flow_mode_have_no_effect_in_the_others() -> None:
+    flags = (
+        "--read",
+        CAPTURES / "demo.pcap",
+        "--export",
+        "null",
+        "--dns-port",
+        "5353",
+        "--radius-port",
+        "1645",
+    )
+    said = [kprobe(*flags, *mode).stderr for mode in ([], ["--dns"], ["--radius"])]
+    assert [text.count("has no effect") for text in said] == [0, 2, 1]
+    assert "--dns-port (in radius mode) has no effect" in said[2]
+
+
 def test_files_may_have_any_name(tmp_path: Path) -> None:
     odd = tmp_path / "\udcff.jsonl"
     kprobe("--read", CAPTURES / "icmp.pcap", "--export", "jsonl", "--output", odd)
