@@ -18,7 +18,7 @@ from typing import Any
 import msgpack
 import pytest
 from kentik_server import EMAIL, KFLOW, TOKEN, DeviceSpec, KentikServer, generic_columns, named_columns
-from scapy.all import DNS, DNSQR, DNSRR, IP, UDP, wrpcap
+from scapy.all import DNS, DNSQR, DNSRR, IP, TCP, UDP, wrpcap
 from test_kentik_api import settings
 from test_kprobe_cli import CAPTURES, kprobe
 
@@ -139,6 +139,28 @@ def test_files_may_have_any_name(tmp_path: Path) -> None:
     odd = tmp_path / "\udcff.jsonl"
     kprobe("--read", CAPTURES / "icmp.pcap", "--export", "jsonl", "--output", odd)
     assert odd.read_bytes().startswith(b"{")
+
+
+def test_a_late_packet_does_not_take_the_window_along(tmp_path: Path) -> None:
+    """D15: final values reach the record, also when a FIN is repeated after the connection has ended."""
+    client, server = IP(src="192.0.2.1", dst="192.0.2.2"), IP(src="192.0.2.2", dst="192.0.2.1")
+    to, back = {"sport": 4000, "dport": 22}, {"sport": 22, "dport": 4000}
+    packets = [
+        client / TCP(**to, flags="S", seq=0, window=100, options=[("WScale", 1)]),
+        server / TCP(**back, flags="SA", seq=0, ack=1, window=200, options=[("WScale", 2)]),
+        client / TCP(**to, flags="A", seq=1, ack=1, window=300),
+        client / TCP(**to, flags="FA", seq=1, ack=1, window=301),
+        server / TCP(**back, flags="FA", seq=1, ack=2, window=400),
+        client / TCP(**to, flags="A", seq=2, ack=2, window=302),
+        server / TCP(**back, flags="FA", seq=1, ack=2, window=401),
+    ]
+    path = tmp_path / "x.pcap"
+    for i, packet in enumerate(packets):
+        packet.time = 1_700_000_000 + i / 100
+    wrpcap(str(path), packets, linktype=101)
+    records = [json.loads(line) for line in kprobe("--read", path, "--export", "jsonl").stdout.splitlines()]
+    assert [r["out_window"] for r in records if r["sport"] == 22] == [400 << 2]
+    assert [r["out_window"] for r in records if r["sport"] == 4000][-1] == 301 << 1
 
 
 def test_parquet_replaces_files_alone(tmp_path: Path) -> None:

@@ -286,6 +286,8 @@ cdef void side_of(FlowTable *t, FlowCell *c, FlowHealth *h, FlowRecord *r) noexc
         h.zero_windows = s.zero_windows
         if s.flags & TS_SYN:
             h.window = s.window
+        elif s.old_window:
+            h.window = <int64_t>s.old_window - 1     # a late packet of a connection that is over
         if s.latency_ms:
             if s.server:
                 r.server_ms = s.latency_ms

@@ -48,6 +48,7 @@ cdef struct TcpState:
     uint8_t flags
     uint8_t server               # the latency is a server's (SERVER_NW), else a client's
     uint8_t scaling              # SCALING_*
+    uint32_t old_window          # plus 1: of a closed connection whose values have not been exported; 0 none
 
 cdef struct Segment:
     # what the tracker reads of a packet

@@ -16,6 +16,8 @@ cdef void track_open(TcpState *s, const Segment *g, int fresh) noexcept nogil:
         s.repeats = old.repeats
         s.reordered = old.reordered
         s.zero_windows = old.zero_windows
+        if old.flags & TS_CLOSED:
+            s.old_window = old.window + 1 if old.flags & TS_SYN else old.old_window
         if old.latency_ms:
             s.latency_ms = old.latency_ms
             s.server = old.server
@@ -106,6 +108,7 @@ cdef int track_exported(TcpState *s) noexcept nogil:
     s.repeats = 0
     s.reordered = 0
     s.zero_windows = 0
+    s.old_window = 0
     if s.flags & TS_STALE:
         s.latency_ms = 0
         s.flags &= ~<uint8_t>TS_STALE
