@@ -23,7 +23,7 @@ from test_kentik_api import settings
 from test_kprobe_cli import CAPTURES, kprobe
 
 from netprobe import flows
-from netprobe.kentik import DeviceNotFound
+from netprobe.kentik import DeviceNotFound, connect
 from netprobe.kentik.api import Device, DeviceApi
 from netprobe.kentik.client import find_device
 from netprobe.kentik.columns import Column, CustomColumns
@@ -56,6 +56,27 @@ def test_null_is_as_good_as_absent(key: str) -> None:
     absent = Device.parse(document)
     assert (device.sample_rate, device.max_flow_rate) == (absent.sample_rate, absent.max_flow_rate)
     assert not device.columns.columns or key != "custom_column_data"
+
+
+def test_no_connection_to_the_api_is_kept_open() -> None:
+    """The next look-up is 20 minutes away; a server that takes one connection at a time is free for flows."""
+    with KentikServer([DeviceSpec(7, "probe-1")]) as server:
+        with connect(settings(server)) as client:
+            port = server.port.to_bytes(2).hex().upper()
+            deadline = time.monotonic() + 10
+
+            def kept() -> list[str]:
+                rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+                return [row[1] for row in rows if row[2].endswith(f":{port}") and row[3] == ESTABLISHED]
+
+            while kept() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert kept() == []
+            # and the session goes on with a new one
+            client.refresh()
+            assert client.device.id == 7
+        assert server.routes()["device"] == 2
+        server.verify()
 
 
 def test_parameters_of_the_flow_url_are_kept_but_ours_count() -> None:
@@ -203,6 +224,9 @@ def test_stand_in_takes_what_is_right() -> None:
         server._unfetched.clear()
         server.verify()
 
+
+#: a state of /proc/net/tcp
+ESTABLISHED = "01"
 
 Edit = Callable[[Any], Any]
 

@@ -343,6 +343,8 @@ def connect(settings: Settings) -> Client:
             failure = register(api, device, interface)
             if failure is not None:
                 LOG.debug("interfaces not updated: %s", failure)
+        # the next look-up is 20 minutes away
+        session.rest()
     except BaseException:
         session.close()
         raise

@@ -240,6 +240,10 @@ class Session:
     def close(self) -> None:
         self._session.close()
 
+    def rest(self) -> None:
+        """Nothing will be sent for long: connections are not kept, the next request makes a new one."""
+        self._session.close()
+
     def send(
         self,
         method: str,
