@@ -156,12 +156,14 @@ def open_live(
     ring_mb: int = 32,
     fanout: Fanout | tuple[int, str] | None = None,
     timeout_ms: int = 100,
+    headers: bool = False,
 ) -> LiveCapture:
     """Capture an interface: a name, an address that it has, ``auto``, or ``any`` for all at once.
 
     `filter`: a tcpdump expression. `snaplen`: bytes kept of each packet; lengths are the original ones all
     the same. `ring_mb`: the kernel's buffer in MiB. `timeout_ms`: the longest that a silent wire keeps the
-    reading thread. InputError, in one line: no such interface (and which there are), no permission (and what
+    reading thread. `headers`: a ring gets no more than the headers of datagrams that no handler reads.
+    InputError, in one line: no such interface (and which there are), no permission (and what
     is needed), or what else failed. ConfigError: a filter or a value that cannot be.
     """
     if source not in SOURCES:
@@ -185,7 +187,7 @@ def open_live(
 
     ring = Ring(
         name,
-        filters=live_filters(filter, snaplen, netmask),
+        filters=live_filters(filter, snaplen, netmask, headers),
         snaplen=snaplen,
         promisc=promisc,
         n_blocks=max(2, (ring_mb << 20) // BLOCK_BYTES),

@@ -22,10 +22,12 @@ CORE_NONE, CORE_TAGGED, CORE_ALL = range(3)  # live.pxd
 
 Rows = list[tuple[int, int, int, int]]
 EVERYTHING = 0x40000
+MAX_ROWS = 4096  # the kernel's limit
 MARGIN = 64  # a tag or a cooked header more than what the kernel cuts; the core cuts to the byte
 
 _ETHERNET, _COOKED = 1, 113
 _LOAD, _EQUAL, _JUMP, _RETURN = 0x20, 0x15, 0x05, 0x06
+_HALF, _BYTE, _LENGTH, _ABOVE, _ANY_BIT = 0x28, 0x30, 0x80, 0x25, 0x45
 _LOADS = (0x20, 0x28, 0x30)
 # what a program may ask of the kernel beside the packet (linux/filter.h, SKF_AD_*)
 _ASIDE = 0xFFFFF000
@@ -42,17 +44,35 @@ _NO_COPIES: Rows = [
 ]
 
 
+# whose payload handlers read (ports_app_udp, ports_app_tcp of decode.pyx): DNS, DHCP, BGP
+READ_PORTS = (53, 5353, 5355, 53000, 67, 68, 546, 547, 179)
+#: kept of a datagram that no handler reads: its headers are 118 bytes at most
+HEADERS = 192
+
+
 def live_filters(
-    expression: str | None, snaplen: int = EVERYTHING, netmask: int = UNKNOWN_NETMASK
+    expression: str | None,
+    snaplen: int = EVERYTHING,
+    netmask: int = UNKNOWN_NETMASK,
+    headers: bool = False,
 ) -> Callable[[int], tuple[Rows, BpfProgram | None, int]]:
     """link type -> (rows for the kernel, program for the core, which packets the core judges), for a Ring.
 
     Link type -1 is what `any` has in the kernel: all kinds of frames, so that only the core can judge. The
     function raises ConfigError for an expression that is wrong or means nothing for the link type.
+    ``headers``: of datagrams of ports that no handler reads, HEADERS bytes are enough.
     """
     cut = min(snaplen + MARGIN, EVERYTHING)
 
     def filters(linktype: int) -> tuple[Rows, BpfProgram | None, int]:
+        rows, program, mode = whole(linktype)
+        if headers and linktype == _ETHERNET and cut > HEADERS and len(rows) + 40 < MAX_ROWS:
+            # what the core has still to judge stays whole
+            untouched = len(_TAGGED_PASS) if mode == CORE_TAGGED else 0
+            rows = rows[:untouched] + _headers_only(rows[untouched:], cut)
+        return rows, program, mode
+
+    def whole(linktype: int) -> tuple[Rows, BpfProgram | None, int]:
         if linktype == -1:
             return [*_NO_COPIES, (_RETURN, 0, 0, cut)], None, CORE_ALL if expression else CORE_NONE
         if not expression:
@@ -74,6 +94,53 @@ def live_filters(
         return rows, program, CORE_NONE
 
     return filters
+
+
+def _headers_only(rows: Rows, cut: int) -> Rows:
+    """The program, but what it lets through is cut behind the headers of a TCP or UDP datagram, unless one of
+    its ports is among READ_PORTS. Fragments, IPv4 options, IPv6 extension headers: whole, as all others are.
+    """
+    end = len(rows)
+    found: Rows = [
+        (_JUMP, 0, 0, end - at - 1) if code == _RETURN and k else (code, jt, jf, k)
+        for at, (code, jt, jf, k) in enumerate(rows)
+    ]
+
+    # its own name, code, argument, where to go if true and if false (else to the next)
+    steps: list[tuple[str, int, int, str, str]] = [
+        # a load past the end would drop the packet
+        ("", _LENGTH, 0, "", ""),
+        ("", _ABOVE, HEADERS, "", "full"),
+        ("", _HALF, 12, "", ""),
+        ("", _EQUAL, 0x0800, "ipv4", ""),
+        ("", _EQUAL, 0x86DD, "ipv6", "full"),
+        ("ipv4", _BYTE, 14, "", ""),
+        ("", _EQUAL, 0x45, "", "full"),
+        ("", _HALF, 20, "", ""),
+        ("", _ANY_BIT, 0x3FFF, "full", ""),
+        ("", _BYTE, 23, "", ""),
+        ("", _EQUAL, 6, "ports4", ""),
+        ("", _EQUAL, 17, "ports4", "full"),
+        ("ports4", _HALF, 34, "", ""),
+        *(("", _EQUAL, port, "full", "") for port in READ_PORTS),
+        ("", _HALF, 36, "", ""),
+        *(("", _EQUAL, port, "full", "") for port in READ_PORTS[:-1]),
+        ("", _EQUAL, READ_PORTS[-1], "full", "short"),
+        ("ipv6", _BYTE, 20, "", ""),
+        ("", _EQUAL, 6, "ports6", ""),
+        ("", _EQUAL, 17, "ports6", "full"),
+        ("ports6", _HALF, 54, "", ""),
+        *(("", _EQUAL, port, "full", "") for port in READ_PORTS),
+        ("", _HALF, 56, "", ""),
+        *(("", _EQUAL, port, "full", "") for port in READ_PORTS),
+        ("short", _RETURN, HEADERS, "", ""),
+        ("full", _RETURN, cut, "", ""),
+    ]
+    places = {name: at for at, (name, *_) in enumerate(steps) if name}
+    for at, (_, code, k, yes, no) in enumerate(steps):
+        true, false = (places[to] - at - 1 if to else 0 for to in (yes, no))
+        found.append((code, true, false, k))
+    return found
 
 
 def pcap_filters(expression: str, linktype: int, netmask: int) -> tuple[str, BpfProgram | None]:

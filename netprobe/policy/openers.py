@@ -103,7 +103,7 @@ def _live(iface: str, source: str, expression: str, ring_mb: int) -> Opened:
     from netprobe.inputs.live import interface_hosts, open_live, resolve_interface
 
     name = resolve_interface(iface)
-    capture = open_live(name, source=source, filter=expression or None, ring_mb=ring_mb)
+    capture = open_live(name, source=source, filter=expression or None, ring_mb=ring_mb, headers=True)
     closing = contextlib.ExitStack()
     closing.callback(capture.close)
     return Opened(

@@ -1,0 +1,168 @@
+"""What the kernel keeps of packets that no handler reads, against scapy's view of the same packets."""
+
+import contextlib
+import ctypes
+import random
+import re
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from netprobe.inputs.live_filter import CORE_TAGGED, EVERYTHING, HEADERS, READ_PORTS, live_filters
+
+ETHERNET, RAW = 1, 101
+SO_ATTACH_FILTER = 26
+DECODE = Path(__file__).parents[1] / "netprobe" / "_core" / "decode.pyx"
+
+
+class Kernel:
+    """This kernel runs a program over bytes: a socket pair needs no rights and has the same filters."""
+
+    def __init__(self, rows: Sequence[tuple[int, int, int, int]]) -> None:
+        code = b"".join(struct.pack("=HBBI", *row) for row in rows)
+        self._room = ctypes.create_string_buffer(code, len(code))
+        self.ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        program = struct.pack("HL", len(rows), ctypes.addressof(self._room))
+        self.ends[1].setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+
+    def kept(self, frame: bytes) -> int | None:
+        """How many bytes are left of it; None: it was dropped."""
+        self.ends[0].send(frame)
+        try:
+            got = self.ends[1].recv(65536, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        assert frame.startswith(got)
+        return len(got)
+
+
+@contextlib.contextmanager
+def kernel(rows: Sequence[tuple[int, int, int, int]]) -> Iterator[Kernel]:
+    made = Kernel(rows)
+    try:
+        yield made
+    finally:
+        for end in made.ends:
+            end.close()
+
+
+def rows_of(expression: str | None, *, headers: bool = True, tagged: bool = False) -> list[tuple[int, ...]]:
+    """The kernel's program; whether a frame had a tag, which it asks aside, is answered here."""
+    rows, _, mode = live_filters(expression, headers=headers)(ETHERNET)
+    if mode == CORE_TAGGED:
+        assert rows[1][0] == 0x15
+        rows = [(0x00, 0, 0, 1 if tagged else 0), *rows[1:]]
+    return rows
+
+
+def frames() -> list[bytes]:
+    from scapy.all import (
+        ARP,
+        GRE,
+        IP,
+        TCP,
+        UDP,
+        Dot1Q,
+        Ether,
+        IPv6,
+        IPv6ExtHdrDestOpt,
+        IPv6ExtHdrFragment,
+        Raw,
+        fragment,
+    )  # fmt: skip
+
+    def link() -> Ether:
+        # both given, or scapy would ask the network
+        return Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
+
+    rng = random.Random(2)
+    ports = [*READ_PORTS, 80, 443, 52, 54, 1024, 40000, 65535, 66, 69, 545, 548, 178, 180]
+    found = []
+    for _ in range(1000):
+        upper = rng.choice([TCP, UDP])(sport=rng.choice(ports), dport=rng.choice(ports))
+        body = Raw(rng.randbytes(rng.choice([0, 20, 100, 150, 151, 200, 1200])))
+        lower = rng.choice(
+            [
+                IP(src="10.0.0.1", dst="10.0.0.2"),
+                IP(src="10.0.0.1", dst="10.0.0.2", options=b"\x01\x01\x01\x00"),
+                IP(src="10.0.0.1", dst="10.0.0.2", flags="MF"),
+                IP(src="10.0.0.1", dst="10.0.0.2", frag=100),
+                IPv6(src="fd00::1", dst="fd00::2"),
+                IPv6(src="fd00::1", dst="fd00::2") / IPv6ExtHdrDestOpt(),
+                IPv6(src="fd00::1", dst="fd00::2") / IPv6ExtHdrFragment(m=1, id=5),
+                IP(src="10.0.0.1", dst="10.0.0.2") / GRE() / IP(src="10.1.0.1", dst="10.1.0.2"),
+            ]
+        )
+        below = rng.choice([link(), link(), link(), link() / Dot1Q(vlan=5)])
+        found.append(bytes(below / lower / upper / body))
+    found += [bytes(link() / ARP() / Raw(bytes(300))), bytes(300), b"", bytes(13)]
+    found += [
+        bytes(link() / one)
+        for one in fragment(IP(src="10.0.0.1", dst="10.0.0.2") / UDP(dport=53) / Raw(bytes(4000)), 1000)
+    ]
+    # cut and damaged ones: none may be dropped
+    return found + [frame[: rng.randrange(len(frame) + 1)] for frame in found]
+
+
+def plain(frame: bytes) -> bool:
+    """Is it a datagram whose headers are enough, as scapy sees it?"""
+    from scapy.all import IP, TCP, UDP, Ether, IPv6
+
+    seen = Ether(frame)
+    below = seen.payload
+    if isinstance(below, IP):
+        if below.version != 4 or below.ihl != 5 or below.frag or below.flags.MF:
+            return False
+    elif not isinstance(below, IPv6):
+        return False
+    upper = below.payload
+    return isinstance(upper, TCP | UDP) and not {upper.sport, upper.dport} & set(READ_PORTS)
+
+
+def wanted(frame: bytes) -> int:
+    return HEADERS if len(frame) > HEADERS and plain(frame) else len(frame)
+
+
+def test_headers_of_what_nobody_reads() -> None:
+    cut = 0
+    with kernel(rows_of(None)) as program:
+        for frame in frames():
+            assert program.kept(frame) == wanted(frame), frame.hex()
+            cut += wanted(frame) < len(frame)
+    assert cut > 30
+
+
+@pytest.mark.parametrize(
+    "expression", ["udp", "tcp port 80 or udp port 53", "greater 300", "not ip6", "vlan"]
+)
+def test_a_filter_drops_what_it_dropped(expression: str) -> None:
+    dropped = 0
+    with kernel(rows_of(expression)) as short, kernel(rows_of(expression, headers=False)) as whole:
+        for frame in frames():
+            kept = whole.kept(frame)
+            dropped += kept is None
+            assert short.kept(frame) == (None if kept is None else wanted(frame)), frame.hex()
+    assert dropped
+
+
+def test_frames_with_a_tag_stay_whole_for_the_core() -> None:
+    with kernel(rows_of("udp", tagged=True)) as program:
+        for frame in frames():
+            assert program.kept(frame) == len(frame)
+
+
+def test_other_links_and_small_snap_lengths_are_left_alone() -> None:
+    for linktype, snaplen in ((RAW, EVERYTHING), (-1, EVERYTHING), (ETHERNET, 64)):
+        rows = live_filters(None, snaplen)(linktype)
+        again = live_filters(None, snaplen, headers=True)(linktype)
+        assert (rows[0], rows[2]) == (again[0], again[2])
+
+
+def test_ports_are_those_of_the_decoder() -> None:
+    text = DECODE.read_text()
+    functions = re.findall(r"uint8_t ports_app_\w+\(.*?\n\n\n", text, re.DOTALL)
+    assert len(functions) == 2
+    assert {int(port) for one in functions for port in re.findall(r"[ab] == (\d+)", one)} == set(READ_PORTS)
