@@ -581,7 +581,7 @@ from agent_fakes import Running, demo_manager
 from netprobe.agent.web import create_app
 server = Running(create_app(demo_manager()))
 resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
-print("port", server.server.port, flush=True)
+logging.info("port %d", server.server.port)  # print() would write it in parts, with others' lines between
 sys.stdin.read()
 server.close()
 """
@@ -593,9 +593,9 @@ def test_no_file_descriptors_left() -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdin is not None
         for line in process.stdout:
-            if line.startswith("port"):
+            if line.startswith("INFO port "):
                 break
-        address = "127.0.0.1", int(line.split()[1])
+        address = "127.0.0.1", int(line.split()[2])
         kept = [socket.create_connection(address, 20) for _ in range(80)]
         seen = []
         for line in process.stdout:
