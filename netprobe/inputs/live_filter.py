@@ -106,6 +106,7 @@ def _headers_only(rows: Rows, cut: int) -> Rows:
         for at, (code, jt, jf, k) in enumerate(rows)
     ]
 
+    listed = [("", _EQUAL, port, "full", "") for port in READ_PORTS]
     # its own name, code, argument, where to go if true and if false (else to the next)
     steps: list[tuple[str, int, int, str, str]] = [
         # a load past the end would drop the packet
@@ -122,17 +123,17 @@ def _headers_only(rows: Rows, cut: int) -> Rows:
         ("", _EQUAL, 6, "ports4", ""),
         ("", _EQUAL, 17, "ports4", "full"),
         ("ports4", _HALF, 34, "", ""),
-        *(("", _EQUAL, port, "full", "") for port in READ_PORTS),
+        *listed,
         ("", _HALF, 36, "", ""),
-        *(("", _EQUAL, port, "full", "") for port in READ_PORTS[:-1]),
+        *listed[:-1],
         ("", _EQUAL, READ_PORTS[-1], "full", "short"),
         ("ipv6", _BYTE, 20, "", ""),
         ("", _EQUAL, 6, "ports6", ""),
         ("", _EQUAL, 17, "ports6", "full"),
         ("ports6", _HALF, 54, "", ""),
-        *(("", _EQUAL, port, "full", "") for port in READ_PORTS),
+        *listed,
         ("", _HALF, 56, "", ""),
-        *(("", _EQUAL, port, "full", "") for port in READ_PORTS),
+        *listed,
         ("short", _RETURN, HEADERS, "", ""),
         ("full", _RETURN, cut, "", ""),
     ]
