@@ -8,7 +8,6 @@ from socket import AF_INET, AF_INET6, inet_ntop
 from typing import Any, Literal, NamedTuple
 
 from netprobe._core.mode_reader import ModeReader, dns_rows, radius_rows
-from netprobe.errors import ConfigError
 from netprobe.export.inputs import Input
 from netprobe.export.runs import LIVE_S, Stopping, lost_text
 from netprobe.export.sinks import LineFile, Sink
@@ -151,15 +150,9 @@ class ParquetRows(Sink[ModeBatch]):
     """Rows as a Parquet file, in the columns of JsonLines. ConfigError: no pyarrow."""
 
     def __init__(self, path: str, mode: Mode) -> None:
-        from netprobe.export.parquet import ParquetFile
+        from netprobe.export.parquet import ParquetFile, load_pyarrow
 
-        try:
-            import pyarrow
-        except ImportError:
-            raise ConfigError(
-                "--export parquet needs pyarrow: pip install 'netprobe-suite[parquet]'"
-            ) from None
-        self._arrow: Any = pyarrow
+        pyarrow = self._arrow = load_pyarrow()
         time_type = pyarrow.timestamp("ns", tz="UTC")
         text = pyarrow.string()
         if mode == "dns":

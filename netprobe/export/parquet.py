@@ -76,18 +76,21 @@ class ParquetFile:
         return ExportError(f"{self._part}: {os.strerror(error.errno) if error.errno else error}")
 
 
+def load_pyarrow() -> Any:
+    """pyarrow, which few need. ConfigError: it is not there."""
+    try:
+        import pyarrow
+        import pyarrow.compute
+    except ImportError:
+        raise ConfigError("--export parquet needs pyarrow: pip install 'netprobe-suite[parquet]'") from None
+    return pyarrow
+
+
 class ParquetSink(Sink[FlowBatch]):
     """Flow records. ConfigError: no pyarrow. ExportError: the file cannot be written."""
 
     def __init__(self, path: str, *, decoded: bool = True) -> None:
-        try:
-            import pyarrow
-            import pyarrow.compute
-        except ImportError:
-            raise ConfigError(
-                "--export parquet needs pyarrow: pip install 'netprobe-suite[parquet]'"
-            ) from None
-        self._arrow: Any = pyarrow
+        pyarrow = self._arrow = load_pyarrow()
         types = {
             "tsn:UTC": pyarrow.timestamp("ns", tz="UTC"),
             "w:16": pyarrow.binary(16),

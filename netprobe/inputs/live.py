@@ -41,6 +41,7 @@ __all__ = [
 
 SNAPLEN = 262144
 SOURCES = ("af_packet", "libpcap")
+RING_MB = 32
 BLOCK_BYTES = 1 << 19  # a packet of 64 KiB fits eight times
 RETIRE_MS = 20  # the kernel hands over a block that is not full
 FANOUT_MODES = {"hash": 0, "lb": 1, "cpu": 2}
@@ -153,7 +154,7 @@ def open_live(
     filter: str | None = None,
     snaplen: int = SNAPLEN,
     promisc: bool = True,
-    ring_mb: int = 32,
+    ring_mb: int = RING_MB,
     fanout: Fanout | tuple[int, str] | None = None,
     timeout_ms: int = 100,
     headers: bool = False,

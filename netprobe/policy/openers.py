@@ -20,7 +20,6 @@ __all__ = ["Opened", "open_input"]
 
 AUTO = "auto"
 STDIN = "-"
-DEFAULT_RING_MB = 32
 
 
 @dataclass(slots=True, eq=False)
@@ -58,7 +57,7 @@ def open_input(input_type: str, config: Mapping[str, Any], clock: Clock, stop: A
     iface = str(config.get("iface") or "")
     if not iface:
         raise InputError(f"no iface is given, expected the name of an interface, an address of it, or {AUTO}")
-    return _live(iface, source, str(config.get("bpf") or ""), int(config.get("ring_mb") or DEFAULT_RING_MB))
+    return _live(iface, source, str(config.get("bpf") or ""), config.get("ring_mb"))
 
 
 def _quiet(config: Mapping[str, Any], clock: Clock) -> Opened:
@@ -99,11 +98,13 @@ def _file(path: str, expression: str, stop: Any) -> Opened:
     )
 
 
-def _live(iface: str, source: str, expression: str, ring_mb: int) -> Opened:
-    from netprobe.inputs.live import interface_hosts, open_live, resolve_interface
+def _live(iface: str, source: str, expression: str, ring_mb: int | None) -> Opened:
+    from netprobe.inputs.live import RING_MB, interface_hosts, open_live, resolve_interface
 
     name = resolve_interface(iface)
-    capture = open_live(name, source=source, filter=expression or None, ring_mb=ring_mb, headers=True)
+    capture = open_live(
+        name, source=source, filter=expression or None, ring_mb=ring_mb or RING_MB, headers=True
+    )
     closing = contextlib.ExitStack()
     closing.callback(capture.close)
     return Opened(
