@@ -250,11 +250,15 @@ def test_fanout_shares_and_counts_nothing_twice(mode: str, captures: Path, tmp_p
 
 
 def flow_of(frame: bytes) -> tuple[int, frozenset[bytes]]:
-    """(protocol, both ends); of anything but TCP and UDP, the addresses alone."""
+    """(protocol, both ends); of anything but whole TCP and UDP datagrams, the addresses alone: the kernel does not hash
+    the ports of fragments, the first included.
+    """
     kind = frame[12:14]
     if kind == b"\x08\x00":
         ip = frame[14:]
         proto, ends, rest = ip[9], (ip[12:16], ip[16:20]), ip[(ip[0] & 15) * 4 :]
+        if int.from_bytes(ip[6:8]) & 0x3FFF:
+            return 256 + proto, frozenset(ends)
     elif kind == b"\x86\xdd":
         ip = frame[14:]
         proto, ends, rest = ip[6], (ip[8:24], ip[24:40]), ip[40:]

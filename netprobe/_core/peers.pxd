@@ -38,23 +38,25 @@ cdef struct Peers:
     uint32_t n
     Peer peer[PEERS]
 
-cdef struct Known:
-    # what needs no second look: a query's client is met again with the response, and by the next handler
-    uint64_t state             # 0: empty. Hash of the address; its lowest bits, of which the place says most, are marks of
-                               # those users who have counted it in this bucket
-    uint32_t city              # where it leads in the databases
+cdef struct Place:
+    # where an address leads in the databases
+    uint32_t city
     uint32_t asn
 
 cdef class Addresses:
-    """What net handlers of one shard remember about remote addresses."""
+    """What net handlers of one shard remember about remote addresses: a query's client is met again with the response, and
+    by the next handler."""
     cdef Mmdb city
     cdef Mmdb asn
     cdef bint wants_city, wants_asn
-    cdef Known *known          # direct mapped
+    # Direct mapped; 0: empty. Hash of the address; its lowest bits, which are mostly those of the slot's number, are marks
+    # of the users who have counted it in this bucket.
+    cdef uint64_t *known
+    cdef Place *places         # of the same slots; NULL: nobody asks for any
     cdef uint64_t mask
     cdef uint32_t strangers    # met since `known` got its size
     cdef int users
-    cdef int join(self, bint wants_city, bint wants_asn)
+    cdef int join(self, bint wants_city, bint wants_asn) except -1
     cdef void new_bucket(self) noexcept nogil
 
 # `what`: COUNT_*; afterwards there are none
@@ -78,6 +80,8 @@ cdef inline void add_peer(Addresses a, Peers *peers, MetricSet *m, const uint8_t
     peer.hash = hash_end(hash_words(w, 4 if family == L3_IPV4 else 16))
     peers.n += (w[0] | w[1]) != 0
     np_prefetch(&a.known[peer.hash & a.mask])
+    if a.places != NULL:
+        np_prefetch(&a.places[peer.hash & a.mask])
     freq_prefetch(&m.topn[T_IPV4 if family == L3_IPV4 else T_IPV6], peer.hash)
 
 

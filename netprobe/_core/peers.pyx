@@ -1,4 +1,5 @@
 """Remote addresses: where they lead in the geo databases is looked up once, by whichever handler meets one first."""
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from netprobe._core.sketch.freq cimport (
@@ -18,23 +19,28 @@ cdef class Addresses:
     def __cinit__(self, city=None, asn=None):
         self.city = city
         self.asn = asn
-        self.known = <Known *>calloc(KNOWN_FIRST, sizeof(Known))
+        self.known = <uint64_t *>calloc(KNOWN_FIRST, sizeof(uint64_t))
         if self.known == NULL:
             raise MemoryError
         self.mask = KNOWN_FIRST - 1
 
     def __dealloc__(self):
         free(self.known)
+        free(self.places)
 
     @property
     def full(self):
         """Can no more handlers share it?"""
         return self.users == USERS
 
-    cdef int join(self, bint wants_city, bint wants_asn):
-        """The number of a new user."""
+    cdef int join(self, bint wants_city, bint wants_asn) except -1:
+        """The number of a new user. All of them come before the first packet."""
         self.wants_city |= wants_city
         self.wants_asn |= wants_asn
+        if self.places == NULL and (wants_city or wants_asn):
+            self.places = <Place *>calloc(self.mask + 1, sizeof(Place))
+            if self.places == NULL:
+                raise MemoryError
         self.users += 1
         return self.users - 1
 
@@ -42,16 +48,16 @@ cdef class Addresses:
         """Nobody has been counted yet. All users of one shard change buckets together."""
         cdef uint64_t i
         for i in range(self.mask + 1):
-            self.known[i].state &= ~<uint64_t>MARKS
+            self.known[i] &= ~<uint64_t>MARKS
 
 
-cdef void meet(Addresses a, Known *known, const Peer *peer) noexcept nogil:
+cdef void meet(Addresses a, uint64_t slot, const Peer *peer) noexcept nogil:
     a.strangers += 1
-    known.state = peer.hash & ~<uint64_t>MARKS
+    a.known[slot] = peer.hash & ~<uint64_t>MARKS
     if a.wants_city:
-        known.city = a.city.lookup(peer.addr, peer.family)
+        a.places[slot].city = a.city.lookup(peer.addr, peer.family)
     if a.wants_asn:
-        known.asn = a.asn.lookup(peer.addr, peer.family)
+        a.places[slot].asn = a.asn.lookup(peer.addr, peer.family)
 
 
 cdef void add_place(Freq *f, uint32_t offset, uint64_t hash, const Peer *peer, uint64_t weight) noexcept nogil:
@@ -85,13 +91,22 @@ cdef void count_places(const Peers *peers, const uint32_t *offsets, int table) n
 
 cdef void grow(Addresses a) noexcept nogil:
     """More room for strangers; what was known is met again soon enough."""
-    cdef Known *larger
+    cdef uint64_t *larger
+    cdef Place *places = NULL
+    cdef uint64_t n = 4 * (a.mask + 1)
     if a.strangers > 4 * a.mask and a.mask < KNOWN_MOST - 1:
-        larger = <Known *>calloc(4 * (a.mask + 1), sizeof(Known))
-        if larger != NULL:
+        larger = <uint64_t *>calloc(n, sizeof(uint64_t))
+        if a.places != NULL:
+            places = <Place *>calloc(n, sizeof(Place))
+        if larger != NULL and (places != NULL or a.places == NULL):
             free(a.known)
+            free(a.places)
             a.known = larger
-            a.mask = 4 * a.mask + 3
+            a.places = places
+            a.mask = n - 1
+        else:
+            free(larger)
+            free(places)
         a.strangers = 0
 
 
@@ -101,24 +116,24 @@ cdef void count_peers(Addresses a, Peers *peers, int user, int what) noexcept no
     cdef uint32_t city[PEERS]
     cdef uint32_t asn[PEERS]
     cdef uint32_t n4 = 0, n6 = 0, i
-    cdef uint64_t bit
-    cdef Known *known
+    cdef uint64_t bit, slot
     cdef Peer *peer
     for i in range(peers.n):
         peer = &peers.peer[i]
         four[n4] = six[n6] = <uint8_t>i
         n4 += peer.family == L3_IPV4
         n6 += peer.family != L3_IPV4
-        known = &a.known[peer.hash & a.mask]
-        if (known.state ^ peer.hash) > MARKS:
-            meet(a, known, peer)
+        slot = peer.hash & a.mask
+        if (a.known[slot] ^ peer.hash) > MARKS:
+            meet(a, slot, peer)
         bit = peer.bit << (user * USER_BITS)
-        if not known.state & bit and what & COUNT_CARDINALITY:
-            known.state |= bit
+        if not a.known[slot] & bit and what & COUNT_CARDINALITY:
+            a.known[slot] |= bit
             hll_add(&peer.m.card[peer.card],
                     hll_coupon(peer.addr, 4) if peer.family == L3_IPV4 else hll_coupon(peer.addr, 16))
-        city[i] = known.city
-        asn[i] = known.asn
+        if a.places != NULL:
+            city[i] = a.places[slot].city
+            asn[i] = a.places[slot].asn
     if what & COUNT_IPS:
         for i in range(n4):
             peer = &peers.peer[four[i]]

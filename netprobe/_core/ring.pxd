@@ -45,8 +45,7 @@ cdef class Ring(LiveSource):
     # the ring
     cdef RingMap *map            # set and cleared by the reader, under the guard
     cdef uint32_t guard
-    cdef uint32_t taken          # blocks since it slept last
-    cdef int nap                 # the last of them was full: more are on the way
+    cdef int nap                 # the last block was full: more are on the way
     cdef uint32_t at             # the block that comes next
     cdef Block *block            # being walked
     cdef uint8_t *packet
@@ -69,5 +68,6 @@ cdef class Ring(LiveSource):
     cdef void leave(self) noexcept nogil
     cdef void look(self) noexcept nogil
     cdef int ready(self) noexcept nogil
+    cdef int filled(self) noexcept nogil
     cdef int take(self) noexcept nogil
     cdef int walk(self, Batch *b) noexcept nogil

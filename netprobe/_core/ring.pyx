@@ -39,13 +39,16 @@ cdef enum:
     ETH_P_8021Q = 0x8100
     ETH_P_ALL = 3
     HEADER = 48                  # sizeof(tpacket3_hdr), aligned; the address follows
-    FETCH = 1024                 # bytes asked for ahead
+    FETCH = 8192                 # bytes asked for ahead
     LINE = 64
     TAG = 4
     MACS = 12                    # two addresses; the tag stands behind them
     SLL = 16
     FRAME_BYTES = 2048           # only the kernel's arithmetic wants it
-    NAP_MS = 5                   # rather a few blocks at a time than to be woken for each
+    # rather many blocks at a time than to be woken for each: what counts a packet leaves the caches in every sleep
+    NAP_MS = 10                  # between two looks at how full the ring is
+    NAPS_MS = 50                 # all of them; what waits for packets of a second that is over knows this (feed, RATE_GRACE)
+    NAP_SHARE = 4                # no nap with this part of the ring full
     HOLD_MS = 1                  # pause while workers hold every block that came
     OUT = 0x80000000U            # in a block's refs, from the moment it is taken until it is the kernel's again
     RETRY_MS = 250
@@ -473,7 +476,7 @@ cdef class Ring(LiveSource):
 
     cdef int next_inside(self, Batch *b) noexcept nogil:
         cdef int n, woken
-        cdef int64_t now
+        cdef int64_t now, until
         cdef int64_t end = 0
         while True:
             while self.left or self.take():
@@ -498,15 +501,14 @@ cdef class Ring(LiveSource):
             elif now >= end:
                 self.look()
                 return 0
-            if self.nap and now + NAP_MS < end:
+            if self.nap:
                 self.nap = 0
-                # so few that the ring cannot fill meanwhile
-                if self.taken <= self.n_blocks // 16:
-                    self.taken = 0
+                until = now + NAPS_MS if now + NAPS_MS < end else end
+                while now + NAP_MS <= until and not self.filled():
                     if self.wait(-1, NAP_MS) == 2:
                         return 0
-                    continue
-            self.taken = 0
+                    now = clock_ms()
+                continue
             woken = self.wait(self.map.fd if self.map != NULL else -1, <int>(end - now))
             if woken == 2:
                 return 0
@@ -526,6 +528,13 @@ cdef class Ring(LiveSource):
             return 0
         return np_load(&(<tpacket_block_desc *>block.buf).hdr.bh1.block_status) & TP_STATUS_USER
 
+    cdef int filled(self) noexcept nogil:
+        """Has the kernel filled so much of the ring that it is time to read?"""
+        cdef uint32_t i = (self.at + self.n_blocks // NAP_SHARE) % self.n_blocks
+        if self.map == NULL:
+            return 1
+        return np_load(&(<tpacket_block_desc *>self.map.blocks[i].buf).hdr.bh1.block_status) & TP_STATUS_USER
+
     cdef int take(self) noexcept nogil:
         """Begin with the next block, if the kernel has handed it over."""
         cdef Block *block
@@ -537,7 +546,6 @@ cdef class Ring(LiveSource):
         d = <tpacket_block_desc *>block.buf
         block.refs = OUT + 1
         np_inc(&self.map.refs)
-        self.taken += 1
         self.nap = not np_load(&d.hdr.bh1.block_status) & TP_STATUS_BLK_TMO
         self.at = self.at + 1 if self.at + 1 < self.map.n_blocks else 0
         self.block = block

@@ -47,7 +47,7 @@ _NO_COPIES: Rows = [
 # whose payload handlers read (ports_app_udp, ports_app_tcp of decode.pyx): DNS, DHCP, BGP
 READ_PORTS = (53, 5353, 5355, 53000, 67, 68, 546, 547, 179)
 #: kept of a datagram that no handler reads: its headers are 118 bytes at most
-HEADERS = 192
+HEADERS = 128
 
 
 def live_filters(
