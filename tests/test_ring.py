@@ -250,8 +250,8 @@ def test_fanout_shares_and_counts_nothing_twice(mode: str, captures: Path, tmp_p
 
 
 def flow_of(frame: bytes) -> tuple[int, frozenset[bytes]]:
-    """(protocol, both ends); of anything but whole TCP and UDP datagrams, the addresses alone: the kernel does not hash
-    the ports of fragments, the first included.
+    """(protocol, both ends). Of anything but whole TCP and UDP datagrams, the addresses alone: the kernel
+    does not hash the ports of fragments, the first included.
     """
     kind = frame[12:14]
     if kind == b"\x08\x00":
