@@ -5,7 +5,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from netprobe._core.app cimport AppPorts, AppRecord
 from netprobe._core.app_datagram cimport AppDatagrams
 from netprobe._core.app_stream cimport AppStreams
-from netprobe._core.flow cimport FlowCell, FlowPacket, FlowTable
+from netprobe._core.flow cimport FlowPacket, FlowTable
 from netprobe._core.packet cimport Packet
 
 cdef struct AppEntry:
@@ -59,7 +59,7 @@ cdef void apps_free(FlowApps *a) noexcept nogil
 cdef uint8_t apps_classify(FlowApps *a, const FlowPacket *v) noexcept nogil
 cdef void apps_packet(FlowApps *a, FlowTable *t, const FlowPacket *v) noexcept nogil
 cdef void apps_ahead(FlowApps *a, FlowPacket *v, int step) noexcept nogil
-cdef void apps_gone(FlowApps *a, FlowCell *c) noexcept nogil
+cdef void apps_gone(FlowApps *a, uint32_t app_state) noexcept nogil
 # forget what has waited too long; cheap, once a batch
 cdef void apps_tick(FlowApps *a, int64_t now) noexcept nogil
 # the end of the capture: what connections still hold

@@ -17,7 +17,7 @@ from netprobe._core.app_datagram cimport (
     APP_RECORD, app_datagram, app_datagrams_expire, app_datagrams_free, app_datagrams_init,
 )
 from netprobe._core.app_stream cimport app_streams_feed, app_streams_finish, app_streams_free, app_streams_init
-from netprobe._core.flow cimport FC_DEAF, FC_UNCOUNTED, FLOW_NIL, flow_export_now, flow_find
+from netprobe._core.flow cimport FC_DEAF, FLOW_NIL, FlowCell, FlowSide, flow_export_now, flow_find, resting, side_of
 from netprobe._core.flow_view cimport plain_packet
 from netprobe._core.packet cimport PF_CUT, PF_TUNNEL, PROTO_TCP, PROTO_UDP, Packet, mix64
 from netprobe._core.stream cimport Stream, flow_end, stream_ask
@@ -66,7 +66,7 @@ cdef uint8_t apps_classify(FlowApps *a, const FlowPacket *v) noexcept nogil:
 cdef void report(FlowApps *a, uint32_t cell, const AppRecord *r) noexcept nogil:
     if cell == FLOW_NIL:
         a.homeless += 1
-    elif a.table.cells[cell].flags & FC_UNCOUNTED:
+    elif not resting(&a.table.cells[cell]) and side_of(a.table, &a.table.cells[cell]).uncounted:
         pass                         # sampled out
     elif a.room == 0:
         a.unreported += 1
@@ -84,8 +84,9 @@ cdef uint32_t cell_of(FlowApps *a, const Stream *s, int side) noexcept nogil:
                 and memcmp(v.dst, &s.addr[1 - side][0], 16) == 0):
             return v.cell
         if (v.dport == s.port[side] and v.sport == s.port[1 - side] and memcmp(v.dst, &s.addr[side][0], 16) == 0
-                and memcmp(v.src, &s.addr[1 - side][0], 16) == 0 and a.table.cells[v.cell].peer != FLOW_NIL):
-            return a.table.cells[v.cell].peer
+                and memcmp(v.src, &s.addr[1 - side][0], 16) == 0
+                and side_of(a.table, &a.table.cells[v.cell]).peer != FLOW_NIL):
+            return side_of(a.table, &a.table.cells[v.cell]).peer
     memset(&key, 0, sizeof(key))
     memcpy(key.src, &s.addr[side][0], 16)
     memcpy(key.dst, &s.addr[1 - side][0], 16)
@@ -114,13 +115,14 @@ cdef void on_deaf(void *ctx, Stream *s, int side) noexcept nogil:
 cdef void apps_packet(FlowApps *a, FlowTable *t, const FlowPacket *v) noexcept nogil:
     cdef const Packet *p = v.pkt
     cdef FlowCell *c = &t.cells[v.cell]
-    if not a.decoders >> c.app & 1:
+    cdef FlowSide *s = side_of(t, c)
+    if not a.decoders >> s.app & 1:
         return
     if v.tcp_flags & TCP_SYN:
         c.flags &= ~<uint8_t>FC_DEAF
-        if c.peer != FLOW_NIL:
-            t.cells[c.peer].flags &= ~<uint8_t>FC_DEAF
-    elif c.flags & FC_DEAF and (c.peer == FLOW_NIL or t.cells[c.peer].flags & FC_DEAF):
+        if s.peer != FLOW_NIL:
+            t.cells[s.peer].flags &= ~<uint8_t>FC_DEAF
+    elif c.flags & FC_DEAF and (s.peer == FLOW_NIL or t.cells[s.peer].flags & FC_DEAF):
         return                       # the end of a connection that is not read
     if p == NULL and v.raw != NULL:
         plain_packet(v, &a.packet)
@@ -138,12 +140,12 @@ cdef void apps_packet(FlowApps *a, FlowTable *t, const FlowPacket *v) noexcept n
             a.cut += 1
             if a.whole_only:
                 return
-        if app_datagram(&a.datagrams, c.app, p.data + p.payload_off, p.payload_len, p, &a.record) == APP_RECORD:
+        if app_datagram(&a.datagrams, s.app, p.data + p.payload_off, p.payload_len, p, &a.record) == APP_RECORD:
             report(a, v.cell, &a.record)
         return
-    if c.app == APP_ID_TLS and c.app_state == 0 and c.peer != FLOW_NIL and t.cells[c.peer].app_state:
-        c.app_state = t.cells[c.peer].app_state
-        a.notes[c.app_state].refs += 1
+    if s.app == APP_ID_TLS and s.app_state == 0 and s.peer != FLOW_NIL and side_of(t, &t.cells[s.peer]).app_state:
+        s.app_state = side_of(t, &t.cells[s.peer]).app_state
+        a.notes[s.app_state].refs += 1
     a.at_hand = v
     if v.payload > p.payload_len:
         feed_cut(a, p)
@@ -213,13 +215,18 @@ cdef void note_hello(FlowApps *a, uint32_t cell, uint32_t peer, const AppRecord 
     """One side's hello: to the note of both cells, which comes into being with it."""
     cdef uint32_t i = 0, n = r.text_len[0]
     cdef Note *note
+    cdef FlowSide *ours = NULL
+    cdef FlowSide *theirs = NULL
     if cell == FLOW_NIL and peer == FLOW_NIL:
         a.homeless += 1
         return
     if cell != FLOW_NIL:
-        i = a.table.cells[cell].app_state
-    if i == 0 and peer != FLOW_NIL:
-        i = a.table.cells[peer].app_state
+        ours = side_of(a.table, &a.table.cells[cell])
+        i = ours.app_state
+    if peer != FLOW_NIL:
+        theirs = side_of(a.table, &a.table.cells[peer])
+        if i == 0:
+            i = theirs.app_state
     if i == 0:
         if a.note_bytes + sizeof(Note) + n <= NOTE_LIMIT:
             i = note_new(a)
@@ -231,11 +238,11 @@ cdef void note_hello(FlowApps *a, uint32_t cell, uint32_t peer, const AppRecord 
         a.notes[i].entry.addr_len = 4
         a.notes[i].entry.size = <uint32_t>sizeof(AppEntry)
         a.notes[i].refs = 0
-    if cell != FLOW_NIL and a.table.cells[cell].app_state == 0:
-        a.table.cells[cell].app_state = i
+    if ours != NULL and ours.app_state == 0:
+        ours.app_state = i
         a.notes[i].refs += 1
-    if peer != FLOW_NIL and a.table.cells[peer].app_state == 0:
-        a.table.cells[peer].app_state = i
+    if theirs != NULL and theirs.app_state == 0:
+        theirs.app_state = i
         a.notes[i].refs += 1
     note = a.notes[i]
     if r.has & APP_TEXT0 or not r.has & APP_NUM0:
@@ -257,13 +264,8 @@ cdef void note_hello(FlowApps *a, uint32_t cell, uint32_t peer, const AppRecord 
         note.entry.num[1] = r.num[1]
 
 
-cdef void apps_gone(FlowApps *a, FlowCell *c) noexcept nogil:
-    cdef Note *note
-    cdef uint32_t i = c.app_state
-    if i == 0:
-        return
-    c.app_state = 0
-    note = a.notes[i]
+cdef void apps_gone(FlowApps *a, uint32_t i) noexcept nogil:
+    cdef Note *note = a.notes[i]
     note.refs -= 1
     if note.refs == 0:
         a.note_bytes -= note.entry.size - sizeof(AppEntry)
@@ -276,7 +278,7 @@ cdef void apps_gone(FlowApps *a, FlowCell *c) noexcept nogil:
 
 
 cdef const AppEntry *apps_note(FlowApps *a, uint32_t cell) noexcept nogil:
-    cdef uint32_t i = a.table.cells[cell].app_state
+    cdef uint32_t i = side_of(a.table, &a.table.cells[cell]).app_state
     return &a.notes[i].entry if i and a.notes[i].entry.has else NULL
 
 

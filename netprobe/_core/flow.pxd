@@ -5,7 +5,7 @@ leaves the table goes through `on_record`, one FlowRecord at a time. Times are p
 """
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from netprobe._core.packet cimport Packet, RawPacket
+from netprobe._core.packet cimport PROTO_TCP, Packet, RawPacket
 from netprobe._core.tracker cimport TcpState
 
 cdef enum:
@@ -27,11 +27,12 @@ cdef enum:
     FC_LIVE = 1
     FC_FIRST = 2                 # bidirectional: sent the flow's first packet, leads the pair
     FC_PUT_OFF = 2               # schedule: nothing to send, `due` is when the entry may go; until there is a packet
-    FC_UNCOUNTED = 4             # sampled out, but its reverse is exported: decode and track only (spec 3.10)
+    FC_RESTING = 4               # the cell is a FlowRest, see there
     FC_PAYLOAD = 8               # `payload_ts` is valid
     FC_V6 = 16
     FC_APP = 32                  # `app` is not 0
     FC_DEAF = 64                 # set by a decoder: on_packet only for SYN, FIN and RST
+    FC_TRACKED = 128             # TCP: its tracker is in use
 
 cdef enum:
     # FlowPacket.sampled
@@ -72,7 +73,7 @@ cdef struct FlowPacket:
     uint64_t app_ahead           # the same, for the caller's on_ahead; 0 nothing
 
 cdef struct FlowCell:
-    # first cache line: found and counted here
+    # a cache line: found and counted here
     uint64_t src[2]
     uint64_t dst[2]
     uint16_t sport
@@ -82,15 +83,16 @@ cdef struct FlowCell:
     uint8_t tcp_flags            # OR, since the latest export
     uint8_t tos                  # OR, since the latest export
     uint32_t packets             # since the latest export
-    uint32_t tracker             # FlowTable.trackers, FLOW_NIL without (only TCP has one)
+    uint32_t side                # FlowTable.sides; free cells: the next free one
     uint64_t bytes               # since the latest export
     int64_t last                 # ns, latest packet
-    # second cache line: not read for the packets of a flow that goes on
+
+cdef struct FlowSide:
+    # what the packets of a flow that goes on do not need; of TCP, the line before it is the tracker
     int64_t first                # ns, first packet since the latest export
     int64_t payload_ts           # ns, first packet with payload
     uint32_t fpex_ms             # first payload exchange, 0 unknown (spec 5.3)
-    uint32_t peer                # cell of the reversed key, FLOW_NIL without; free cells: the next free one
-    uint32_t tag
+    uint32_t peer                # cell of the reversed key, FLOW_NIL without
     uint32_t fragments           # since the latest export
     uint32_t app_state           # the decoder's; 0 at creation
     uint8_t smac[6]              # of the entry's first packet, like the four below
@@ -100,7 +102,30 @@ cdef struct FlowCell:
     uint8_t has_mac
     int32_t deadline             # of its export, seconds since `epoch` (spec 4.4), and the ns of that second
     uint32_t phase
+    uint8_t uncounted            # sampled out, but its reverse is exported: decode and track only (spec 3.10)
     uint8_t app                  # application by port, from `classify` (spec 6.0)
+
+cdef struct FlowRest:
+    # An entry over IPv4 and not TCP that has nothing to send, but is kept for its state (spec 5.8): all of it in the cell,
+    # around the key, which stays where it is. Most entries are such ones: DNS.
+    uint32_t src
+    uint8_t smac[6]
+    uint16_t vlan
+    uint32_t peer
+    uint32_t dst
+    uint8_t dmac[6]
+    uint16_t fpex_ms
+    int32_t deadline
+    uint16_t sport
+    uint16_t dport
+    uint8_t proto
+    uint8_t flags
+    uint8_t direction            # with has_mac as its bit 7, uncounted as its bit 6
+    uint8_t app
+    uint32_t phase
+    uint32_t room
+    int64_t payload_ts
+    int64_t last
 
 cdef struct FlowHealth:
     # what one direction sent; counts are since the latest export
@@ -164,12 +189,18 @@ ctypedef void (*packet_fn)(void *ctx, FlowTable *t, const FlowPacket *v) noexcep
 ctypedef void (*ahead_fn)(void *ctx, FlowPacket *v, int step) noexcept nogil
 # application number of a new cell; from spec 6.0's tables
 ctypedef uint8_t (*classify_fn)(void *ctx, const FlowPacket *v) noexcept nogil
-# a cell goes: free what app_state stands for
-ctypedef void (*gone_fn)(void *ctx, FlowTable *t, FlowCell *c) noexcept nogil
+# a cell goes that had an app_state: free what that stands for
+ctypedef void (*gone_fn)(void *ctx, uint32_t app_state) noexcept nogil
 
 cdef struct FlowSlot:
     uint32_t tag                 # top bits: home; bit 0: which way round
     uint32_t cell                # number + 1; 0: empty
+
+cdef struct FlowPool:
+    # which sides are free
+    uint32_t *free
+    uint32_t n_free
+    uint32_t top                 # the next one that was never used
 
 cdef struct FlowTable:
     FlowConfig config
@@ -177,17 +208,15 @@ cdef struct FlowTable:
     uint32_t lg_slots
     uint32_t lg_max
     FlowCell *cells
+    FlowSide *sides              # those of TCP, each behind its tracker, behind all others
+    FlowPool pools[2]            # [1]: of TCP
     int32_t *due                 # per cell, seconds since `epoch`: when a pass has to look at it
     uint32_t limit               # cells that may be live: the capacity, or less without memory for the index
     uint32_t top                 # cells[top:] were never used
     uint32_t active              # live cells
     uint32_t free_head
     uint32_t hand                # where eviction looks next
-    TcpState *trackers
-    uint32_t tracker_cap
-    uint32_t tracker_top
-    uint32_t tracker_free
-    uint32_t n_trackers
+    uint32_t n_trackers          # in use
     # passes
     int64_t epoch                # ns, a whole second
     int64_t next_pass            # ns
@@ -198,6 +227,7 @@ cdef struct FlowTable:
     uint8_t pass_kind
     uint8_t started
     uint64_t rng
+    uint64_t secret[3]           # of the hash
     # the caller's
     uint64_t room                # records that may still go out; flow_update and passes stop short of it
     void *ctx
@@ -218,7 +248,6 @@ cdef struct FlowTable:
     uint64_t evicted             # cells thrown out for room
     uint64_t out_packets         # exported
     uint64_t out_bytes
-    uint64_t no_tracker          # connections without a tracker: no memory for it
 
 cdef int flow_init(FlowTable *t, const FlowConfig *c) noexcept nogil       # -1: no memory
 cdef void flow_free(FlowTable *t) noexcept nogil
@@ -238,3 +267,17 @@ cdef uint64_t flow_open_packets(const FlowTable *t, uint64_t *bytes) noexcept no
 
 cdef inline uint8_t cell_l3(const FlowCell *c) noexcept nogil:
     return 6 if c.flags & FC_V6 else 4
+
+
+cdef inline int resting(const FlowCell *c) noexcept nogil:
+    return c.flags & FC_RESTING
+
+
+cdef inline FlowSide *side_of(const FlowTable *t, const FlowCell *c) noexcept nogil:
+    """Of a live cell that does not rest: any whose packet is at hand, any of TCP."""
+    return &t.sides[c.side]
+
+
+cdef inline TcpState *tracker_of(const FlowTable *t, const FlowCell *c) noexcept nogil:
+    """Of a TCP cell; in use if FC_TRACKED is set."""
+    return <TcpState *>&t.sides[c.side - 1]

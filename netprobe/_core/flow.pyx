@@ -2,8 +2,12 @@
 
 Index: open addressing, linear probing over (tag, cell) pairs of 8 bytes, at most half full, so that a search ends in
 the cache line where it began. The hash is equal for both directions and the tag's lowest bit tells them apart: a search
-for one direction passes its reverse on the way. Cells lie densely in a block of their own; memory grows with the
-flows that were open at once, up to the capacity, and never beyond.
+for one direction passes its reverse on the way.
+
+Memory is what costs most: pages to walk to, and to be zeroed. So a cell is one cache line, and cells lie densely in a
+block of their own; what a packet of a known flow does not need lies in another line (its side), with the tracker before it
+if it is TCP. An entry that has been exported and is only kept for its state gives its side back where it can. Memory grows
+with the flows that were open at once, up to the capacity, and never beyond.
 
 Eviction, with every cell in use: of the next EVICT_LOOK cells under a hand that goes round, the flow that has been
 without a packet for longest is exported and dropped.
@@ -20,6 +24,7 @@ from netprobe._core.tracker cimport (
     SCALING_ON, TCP_FIN, TCP_RST, TCP_SYN, TS_CLOSED, TS_FIN, TS_OLD_FPEX, TS_SYN, Segment, latency_ms, track_exported,
     track_open, track_segment, track_wants_peer,
 )
+from netprobe._core.sketch.freq cimport np_fold_mul
 from netprobe._core.wire.be cimport likely
 
 cdef extern from *:
@@ -56,6 +61,7 @@ cdef enum:
     CAPACITY_MIN = 64
     CAPACITY_MAX = 67108864
     EVICT_LOOK = 8
+    FREE_AHEAD = 8               # sides by which memory is asked for ahead
     GROUP = 8                    # packets whose memory is asked for together
     LOOK = 16                    # cells looked at together in a pass
     AHEAD = 4                    # groups of LOOK cells by which a pass asks for memory ahead
@@ -70,6 +76,7 @@ cdef enum:
 # --- set-up ------------------------------------------------------------------------------------------------------
 
 cdef int flow_init(FlowTable *t, const FlowConfig *c) noexcept nogil:
+    cdef int i
     memset(t, 0, sizeof(FlowTable))
     t.config = c[0]
     if t.config.capacity < CAPACITY_MIN:
@@ -82,13 +89,21 @@ cdef int flow_init(FlowTable *t, const FlowConfig *c) noexcept nogil:
         t.lg_max += 1
     t.lg_slots = LG_FIRST
     t.free_head = FLOW_NIL
-    t.tracker_free = FLOW_NIL
+    # an odd number, so that a pair, which is known by its second line, is not in two pages
+    t.pools[1].top = (t.limit + 1) | 1
     t.pass_at = FLOW_NIL
     t.rng = mix64(c.seed + 1)
+    for i in range(3):
+        t.secret[i] = mix64(t.rng + <uint64_t>i + 1) | 1
     t.slots = <FlowSlot *>calloc(<size_t>1 << t.lg_slots, sizeof(FlowSlot))
     t.cells = <FlowCell *>np_block(<size_t>t.limit * sizeof(FlowCell))
+    # address space for whatever may come; memory comes with use
+    t.sides = <FlowSide *>np_block((<size_t>t.pools[1].top + 2 * <size_t>t.limit) * sizeof(FlowSide))
+    for i in range(2):
+        t.pools[i].free = <uint32_t *>np_block(<size_t>t.limit * sizeof(uint32_t))
     t.due = <int32_t *>np_block((<size_t>t.limit + LOOK) * sizeof(int32_t))
-    if t.slots == NULL or t.cells == NULL or t.due == NULL:
+    if (t.slots == NULL or t.cells == NULL or t.sides == NULL or t.due == NULL or t.pools[0].free == NULL
+            or t.pools[1].free == NULL):
         flow_free(t)
         return -1
     return 0
@@ -97,12 +112,16 @@ cdef int flow_init(FlowTable *t, const FlowConfig *c) noexcept nogil:
 cdef void flow_free(FlowTable *t) noexcept nogil:
     free(t.slots)
     free(t.cells)
+    free(t.sides)
+    free(t.pools[0].free)
+    free(t.pools[1].free)
     free(t.due)
-    free(t.trackers)
     t.slots = NULL
     t.cells = NULL
+    t.sides = NULL
+    t.pools[0].free = NULL
+    t.pools[1].free = NULL
     t.due = NULL
-    t.trackers = NULL
 
 
 cdef inline uint64_t draw(FlowTable *t) noexcept nogil:
@@ -113,35 +132,53 @@ cdef inline uint64_t draw(FlowTable *t) noexcept nogil:
 
 # --- index -------------------------------------------------------------------------------------------------------
 
-cdef inline uint64_t end_hash(const uint64_t *addr, uint32_t port, uint64_t seed) noexcept nogil:
-    cdef uint64_t x = addr[0] ^ (<uint64_t>port * <uint64_t>0x9e3779b97f4a7c15ULL)
-    if addr[1]:
-        x ^= mix64(addr[1] + seed)
-    return mix64(x ^ seed)
+cdef inline uint64_t end_hash(const FlowTable *t, const uint64_t *addr, uint32_t port) noexcept nogil:
+    # all of it secret, or somebody could choose addresses that fall together
+    return np_fold_mul(addr[0] ^ t.secret[0], addr[1] ^ (port * t.secret[1]) ^ t.secret[2])
+
+
+cdef inline uint32_t tag_for(const FlowTable *t, const uint64_t *src, const uint64_t *dst, uint32_t sport, uint32_t dport,
+                             uint32_t proto, uint32_t l3) noexcept nogil:
+    cdef uint64_t a = end_hash(t, src, sport), b = end_hash(t, dst, dport)
+    cdef uint64_t h = np_fold_mul((a + b) ^ t.secret[2], t.secret[1] ^ (proto << 8 | l3))
+    return (<uint32_t>(h >> 32) & ~<uint32_t>1) | (a > b)
 
 
 cdef inline uint32_t tag_of(const FlowTable *t, const FlowPacket *v) noexcept nogil:
-    cdef uint64_t h = mix64(end_hash(v.src, v.sport, t.config.seed) + end_hash(v.dst, v.dport, t.config.seed)
-                            + (<uint64_t>v.proto << 8) + v.l3)
-    cdef uint32_t back = (v.src[0] > v.dst[0]) | ((v.src[0] == v.dst[0]) & (
-        (v.src[1] > v.dst[1]) | ((v.src[1] == v.dst[1]) & (v.sport > v.dport))))
-    return (<uint32_t>(h >> 32) & ~<uint32_t>1) | back
+    return tag_for(t, v.src, v.dst, v.sport, v.dport, v.proto, v.l3)
+
+
+cdef inline uint32_t cell_tag(const FlowTable *t, const FlowCell *c) noexcept nogil:
+    cdef uint64_t src[2]
+    cdef uint64_t dst[2]
+    if c.flags & FC_V6:
+        return tag_for(t, c.src, c.dst, c.sport, c.dport, c.proto, 6)
+    # what rests has other things behind the four bytes
+    src[0] = <uint32_t>c.src[0]
+    dst[0] = <uint32_t>c.dst[0]
+    src[1] = dst[1] = 0
+    return tag_for(t, src, dst, c.sport, c.dport, c.proto, 4)
 
 
 cdef inline uint32_t home_of(const FlowTable *t, uint32_t tag) noexcept nogil:
     return tag >> (32 - t.lg_slots)
 
 
+cdef inline int between(const FlowCell *c, const uint64_t *src, const uint64_t *dst, uint16_t sport, uint16_t dport,
+                        const FlowPacket *v) noexcept nogil:
+    if c.sport != sport or c.dport != dport or c.proto != v.proto or (v.l3 == 6) != (c.flags & FC_V6 != 0):
+        return 0
+    if resting(c):
+        return <uint32_t>c.src[0] == <uint32_t>src[0] and <uint32_t>c.dst[0] == <uint32_t>dst[0]
+    return c.src[0] == src[0] and c.dst[0] == dst[0] and c.src[1] == src[1] and c.dst[1] == dst[1]
+
+
 cdef inline int same(const FlowCell *c, const FlowPacket *v) noexcept nogil:
-    return (c.flags & FC_LIVE and c.src[0] == v.src[0] and c.dst[0] == v.dst[0] and c.sport == v.sport
-            and c.dport == v.dport and c.proto == v.proto and c.src[1] == v.src[1] and c.dst[1] == v.dst[1]
-            and (v.l3 == 6) == (c.flags & FC_V6 != 0))
+    return c.flags & FC_LIVE and between(c, v.src, v.dst, v.sport, v.dport, v)
 
 
 cdef inline int reverse(const FlowCell *c, const FlowPacket *v) noexcept nogil:
-    return (c.src[0] == v.dst[0] and c.dst[0] == v.src[0] and c.sport == v.dport and c.dport == v.sport
-            and c.proto == v.proto and c.src[1] == v.dst[1] and c.dst[1] == v.src[1]
-            and (v.l3 == 6) == (c.flags & FC_V6 != 0))
+    return between(c, v.dst, v.src, v.dport, v.sport, v)
 
 
 cdef inline uint32_t guess(const FlowTable *t, uint32_t tag, uint32_t *peer) noexcept nogil:
@@ -215,34 +252,118 @@ cdef void take_out(FlowTable *t, uint32_t tag, uint32_t cell) noexcept nogil:
     t.slots[hole].cell = 0
 
 
-# --- trackers ------------------------------------------------------------------------------------------------------
+# --- sides -------------------------------------------------------------------------------------------------------
 
-cdef uint32_t tracker_new(FlowTable *t) noexcept nogil:
+cdef inline uint32_t side_new(FlowTable *t, int tcp) noexcept nogil:
+    """There is one for each cell, of either kind."""
+    cdef FlowPool *pool = &t.pools[tcp]
+    cdef uint32_t n = pool.n_free
     cdef uint32_t i
-    if t.tracker_free != FLOW_NIL:
-        i = t.tracker_free
-        t.tracker_free = t.trackers[i].marker
+    if n == 0:
+        i = pool.top
+        pool.top += 1 + tcp
+        return i
+    n -= 1
+    pool.n_free = n
+    if n >= FREE_AHEAD:
+        i = pool.free[n - FREE_AHEAD]
+        ask(&t.sides[i])
+        if tcp:
+            ask(&t.sides[i - 1])
+    return pool.free[n]
+
+
+cdef inline void side_drop(FlowTable *t, uint32_t i, int tcp) noexcept nogil:
+    cdef FlowPool *pool = &t.pools[tcp]
+    pool.free[pool.n_free] = i
+    pool.n_free += 1
+
+
+cdef inline void rest(FlowTable *t, FlowCell *c) noexcept nogil:
+    """Give the side back, if what it has fits in the cell."""
+    cdef FlowRest r
+    cdef const FlowSide *s = &t.sides[c.side]
+    if c.proto == PROTO_TCP or c.flags & (FC_V6 | FC_RESTING) or c.packets or s.app_state or s.fragments:
+        return
+    r.src = <uint32_t>c.src[0]
+    r.dst = <uint32_t>c.dst[0]
+    r.sport = c.sport
+    r.dport = c.dport
+    r.proto = c.proto
+    r.flags = c.flags | FC_RESTING
+    r.last = c.last
+    memcpy(r.smac, s.smac, 6)
+    memcpy(r.dmac, s.dmac, 6)
+    r.vlan = s.vlan
+    r.peer = s.peer
+    r.fpex_ms = <uint16_t>s.fpex_ms
+    r.deadline = s.deadline
+    r.phase = s.phase
+    r.direction = s.direction | s.has_mac << 7 | s.uncounted << 6
+    r.app = s.app
+    r.payload_ts = s.payload_ts
+    r.room = 0
+    side_drop(t, c.side, 0)
+    memcpy(c, &r, sizeof(r))
+
+
+cdef inline FlowRest rest_of(const FlowCell *c) noexcept nogil:
+    cdef FlowRest r
+    memcpy(&r, c, sizeof(r))
+    return r
+
+
+cdef void rouse(FlowTable *t, FlowCell *c) noexcept nogil:
+    """Of a cell that rests: give it a side again."""
+    cdef FlowRest r = rest_of(c)
+    cdef FlowSide *s
+    c.src[0] = r.src
+    c.src[1] = 0
+    c.dst[0] = r.dst
+    c.dst[1] = 0
+    c.flags = r.flags & ~<uint8_t>FC_RESTING
+    c.tcp_flags = 0
+    c.tos = 0
+    c.packets = 0
+    c.bytes = 0
+    c.side = side_new(t, 0)
+    s = &t.sides[c.side]
+    s.first = r.last
+    s.payload_ts = r.payload_ts
+    s.fpex_ms = r.fpex_ms
+    s.peer = r.peer
+    s.fragments = 0
+    s.app_state = 0
+    memcpy(s.smac, r.smac, 6)
+    memcpy(s.dmac, r.dmac, 6)
+    s.vlan = r.vlan
+    s.direction = r.direction & 0x3F
+    s.has_mac = r.direction >> 7
+    s.uncounted = r.direction >> 6 & 1
+    s.deadline = r.deadline
+    s.phase = r.phase
+    s.app = r.app
+
+
+cdef inline uint32_t peer_of(const FlowTable *t, const FlowCell *c) noexcept nogil:
+    return rest_of(c).peer if resting(c) else t.sides[c.side].peer
+
+
+cdef inline void link(FlowTable *t, uint32_t i, uint32_t peer) noexcept nogil:
+    cdef FlowCell *c = &t.cells[i]
+    cdef FlowRest r
+    if resting(c):
+        r = rest_of(c)
+        r.peer = peer
+        memcpy(c, &r, sizeof(r))
     else:
-        if t.trackers == NULL:
-            # address space for all of them; memory comes with use
-            t.trackers = <TcpState *>np_block(<size_t>t.config.capacity * sizeof(TcpState))
-            if t.trackers == NULL:
-                t.no_tracker += 1
-                return FLOW_NIL
-            t.tracker_cap = t.config.capacity
-        i = t.tracker_top
-        t.tracker_top += 1
-    t.n_trackers += 1
-    return i
+        t.sides[c.side].peer = peer
 
 
 cdef inline void tracker_drop(FlowTable *t, FlowCell *c) noexcept nogil:
-    if c.tracker == FLOW_NIL:
-        return
-    t.trackers[c.tracker].marker = t.tracker_free
-    t.tracker_free = c.tracker
-    c.tracker = FLOW_NIL
-    t.n_trackers -= 1
+    if c.proto == PROTO_TCP and c.flags & FC_TRACKED:
+        c.flags &= ~<uint8_t>FC_TRACKED
+        t.n_trackers -= 1
 
 
 # --- records -------------------------------------------------------------------------------------------------------
@@ -254,19 +375,19 @@ cdef inline uint64_t half_id(const uint64_t *addr, uint16_t port, const uint8_t 
     return mix64((addr[0] ^ seed) + m + addr[1] * <uint64_t>0xd6e8feb86659fd93ULL)
 
 
-cdef uint32_t connection_id(const FlowTable *t, const FlowCell *c) noexcept nogil:
+cdef uint32_t connection_id(const FlowTable *t, const FlowCell *c, const FlowSide *s) noexcept nogil:
     """Keyed hash of both ends, MACs and VLAN; equal for both directions (spec 5.2)."""
     cdef uint64_t h
     if c.proto != PROTO_TCP and c.proto != PROTO_UDP:
         return 0
-    h = half_id(c.src, c.sport, c.smac, t.config.seed) + half_id(c.dst, c.dport, c.dmac, t.config.seed)
-    h = mix64(h + (<uint64_t>c.vlan << 8) + c.proto)
+    h = half_id(c.src, c.sport, s.smac, t.config.seed) + half_id(c.dst, c.dport, s.dmac, t.config.seed)
+    h = mix64(h + (<uint64_t>s.vlan << 8) + c.proto)
     return <uint32_t>(h >> 32) | (1 if h >> 32 == 0 else 0)
 
 
-cdef void side_of(FlowTable *t, FlowCell *c, FlowHealth *h, FlowRecord *r) noexcept nogil:
+cdef void share_of(FlowTable *t, FlowCell *c, FlowSide *s, FlowHealth *h, FlowRecord *r) noexcept nogil:
     """One cell's share of a record; its counters start anew."""
-    cdef TcpState *s
+    cdef TcpState *k
     h.packets = c.packets
     h.bytes = c.bytes
     h.tcp_flags = c.tcp_flags
@@ -276,34 +397,34 @@ cdef void side_of(FlowTable *t, FlowCell *c, FlowHealth *h, FlowRecord *r) noexc
     h.repeats = 0
     h.reordered = 0
     h.zero_windows = 0
-    if c.fpex_ms:
-        r.fpex_ms = c.fpex_ms
-    if c.tracker != FLOW_NIL:
-        s = &t.trackers[c.tracker]
-        h.retransmits = s.retransmits
-        h.repeats = s.repeats
-        h.reordered = s.reordered
-        h.zero_windows = s.zero_windows
-        if s.flags & TS_SYN:
-            h.window = s.window
-        elif s.old_window:
-            h.window = <int64_t>s.old_window - 1     # a late packet of a connection that is over
-        if s.latency_ms:
-            if s.server:
-                r.server_ms = s.latency_ms
+    if s.fpex_ms:
+        r.fpex_ms = s.fpex_ms
+    if c.proto == PROTO_TCP and c.flags & FC_TRACKED:
+        k = tracker_of(t, c)
+        h.retransmits = k.retransmits
+        h.repeats = k.repeats
+        h.reordered = k.reordered
+        h.zero_windows = k.zero_windows
+        if k.flags & TS_SYN:
+            h.window = k.window
+        elif k.old_window:
+            h.window = <int64_t>k.old_window - 1     # a late packet of a connection that is over
+        if k.latency_ms:
+            if k.server:
+                r.server_ms = k.latency_ms
             else:
-                r.client_ms = s.latency_ms
-        if s.flags & (TS_CLOSED | TS_OLD_FPEX):
-            c.fpex_ms = 0
-            s.flags &= ~<uint8_t>TS_OLD_FPEX
-        if track_exported(s):
+                r.client_ms = k.latency_ms
+        if k.flags & (TS_CLOSED | TS_OLD_FPEX):
+            s.fpex_ms = 0
+            k.flags &= ~<uint8_t>TS_OLD_FPEX
+        if track_exported(k):
             tracker_drop(t, c)
     t.out_packets += c.packets
     t.out_bytes += c.bytes
-    r.fragments += c.fragments
+    r.fragments += s.fragments
     c.packets = 0
     c.bytes = 0
-    c.fragments = 0
+    s.fragments = 0
     c.tcp_flags = 0
     c.tos = 0
 
@@ -316,26 +437,33 @@ cdef void no_side(FlowHealth *h) noexcept nogil:
 cdef void export(FlowTable *t, uint32_t i, int reason, const void *app_fields, int64_t appl_ms) noexcept nogil:
     """Send a flow's counters: of one cell, or of the pair that it leads."""
     cdef FlowCell *c = &t.cells[i]
+    cdef FlowSide *s
     cdef FlowCell *p = NULL
+    cdef FlowSide *ps = NULL
     cdef FlowRecord made
     cdef FlowRecord *r = t.place if t.place != NULL else &made
     cdef int at = 0
+    if resting(c):
+        return                       # it has nothing
+    s = side_of(t, c)
     if t.config.bidirectional:
-        if c.peer != FLOW_NIL:
-            p = &t.cells[c.peer]
+        if s.peer != FLOW_NIL:
+            p = &t.cells[s.peer]
             if not c.flags & FC_FIRST:
-                i = c.peer
+                i = s.peer
                 p = c
                 c = &t.cells[i]
-    elif c.direction == DIR_IN:
+                s = side_of(t, c)
+            ps = side_of(t, p)
+    elif s.direction == DIR_IN:
         at = 1
     if c.packets == 0 and (p == NULL or p.packets == 0):
         # several messages in one packet: the later records carry none
-        if app_fields == NULL or c.flags & FC_UNCOUNTED:
+        if app_fields == NULL or s.uncounted:
             return
         r.first = c.last
     else:
-        r.first = c.first if c.packets else p.first
+        r.first = s.first if c.packets else ps.first
     r.last = c.last
     memcpy(r.src, c.src, 16)
     memcpy(r.dst, c.dst, 16)
@@ -343,10 +471,10 @@ cdef void export(FlowTable *t, uint32_t i, int reason, const void *app_fields, i
     r.dport = c.dport
     r.proto = c.proto
     r.l3 = cell_l3(c)
-    r.direction = c.direction
+    r.direction = s.direction
     r.reason = <uint8_t>reason
     r.fragments = 0
-    r.connection_id = connection_id(t, c)
+    r.connection_id = connection_id(t, c, s)
     r.client_ms = 0
     r.server_ms = 0
     r.fpex_ms = 0
@@ -354,23 +482,23 @@ cdef void export(FlowTable *t, uint32_t i, int reason, const void *app_fields, i
     r.sample_rate = t.config.sample if t.config.sample > 1 else 1
     r.cell = i
     r.peer_cell = FLOW_NIL
-    r.vlan = c.vlan
-    r.has_mac = c.has_mac
-    r.app = c.app
-    memcpy(r.smac, c.smac, 6)
-    memcpy(r.dmac, c.dmac, 6)
+    r.vlan = s.vlan
+    r.has_mac = s.has_mac
+    r.app = s.app
+    memcpy(r.smac, s.smac, 6)
+    memcpy(r.dmac, s.dmac, 6)
     r.app_fields = app_fields
     if p != NULL:
-        r.peer_cell = c.peer
-        if p.packets and p.first < r.first:
-            r.first = p.first
+        r.peer_cell = s.peer
+        if p.packets and ps.first < r.first:
+            r.first = ps.first
         if p.packets and (p.last > r.last or not c.packets):
             r.last = p.last
-        side_of(t, c, &r.side[0], r)
-        side_of(t, p, &r.side[1], r)
+        share_of(t, c, s, &r.side[0], r)
+        share_of(t, p, ps, &r.side[1], r)
     else:
         no_side(&r.side[1 - at])
-        side_of(t, c, &r.side[at], r)
+        share_of(t, c, s, &r.side[at], r)
     t.records += 1
     t.by_reason[reason] += 1
     t.room -= 1 if t.room else 0
@@ -379,6 +507,8 @@ cdef void export(FlowTable *t, uint32_t i, int reason, const void *app_fields, i
 
 
 cdef void flow_export_now(FlowTable *t, uint32_t cell, const void *app_fields, int64_t appl_ms) noexcept nogil:
+    if resting(&t.cells[cell]):
+        rouse(t, &t.cells[cell])
     export(t, cell, FLOW_DECODED, app_fields, appl_ms)
     if t.config.schedule:
         put_off(t, cell, t.cells[cell].last)
@@ -402,15 +532,18 @@ cdef inline int32_t second_of(const FlowTable *t, int64_t ts) noexcept nogil:
 
 cdef void drop_one(FlowTable *t, uint32_t i) noexcept nogil:
     cdef FlowCell *c = &t.cells[i]
-    if t.on_gone != NULL:
-        t.on_gone(t.ctx, t, c)
-    tracker_drop(t, c)
-    if c.peer != FLOW_NIL:
-        t.cells[c.peer].peer = FLOW_NIL
+    cdef uint32_t peer = peer_of(t, c)
     if t.pass_kind != PASS_END:
-        take_out(t, c.tag, i)        # at the end the whole index goes
+        take_out(t, cell_tag(t, c), i)       # at the end the whole index goes
+    if not resting(c):
+        if side_of(t, c).app_state and t.on_gone != NULL:
+            t.on_gone(t.ctx, side_of(t, c).app_state)
+        tracker_drop(t, c)
+        side_drop(t, c.side, c.proto == PROTO_TCP)
+    if peer != FLOW_NIL:
+        link(t, peer, FLOW_NIL)
     c.flags = 0
-    c.peer = t.free_head
+    c.side = t.free_head
     t.free_head = i
     t.due[i] = DUE_FREE
     t.active -= 1
@@ -418,7 +551,7 @@ cdef void drop_one(FlowTable *t, uint32_t i) noexcept nogil:
 
 cdef void drop(FlowTable *t, uint32_t i) noexcept nogil:
     """Remove a cell without a record; in bidirectional mode both."""
-    cdef uint32_t peer = t.cells[i].peer
+    cdef uint32_t peer = peer_of(t, &t.cells[i])
     drop_one(t, i)
     if t.config.bidirectional and peer != FLOW_NIL:
         drop_one(t, peer)
@@ -426,19 +559,23 @@ cdef void drop(FlowTable *t, uint32_t i) noexcept nogil:
 
 cdef inline int64_t latest(const FlowTable *t, const FlowCell *c) noexcept nogil:
     cdef int64_t last = c.last
-    if t.config.bidirectional and c.peer != FLOW_NIL and t.cells[c.peer].last > last:
-        last = t.cells[c.peer].last
+    cdef uint32_t peer
+    if t.config.bidirectional:
+        peer = side_of(t, c).peer
+        if peer != FLOW_NIL and t.cells[peer].last > last:
+            last = t.cells[peer].last
     return last
 
 
 cdef inline int64_t earliest(const FlowTable *t, const FlowCell *c) noexcept nogil:
-    """First packet since the latest export; the greatest number without one."""
-    cdef int64_t first = c.first if c.packets else NO_TIME
+    """First packet since the latest export; the greatest number without one. Under time-outs: no cell rests."""
+    cdef const FlowSide *s = side_of(t, c)
+    cdef int64_t first = s.first if c.packets else NO_TIME
     cdef const FlowCell *p
-    if t.config.bidirectional and c.peer != FLOW_NIL:
-        p = &t.cells[c.peer]
-        if p.packets and p.first < first:
-            first = p.first
+    if t.config.bidirectional and s.peer != FLOW_NIL:
+        p = &t.cells[s.peer]
+        if p.packets and side_of(t, p).first < first:
+            first = side_of(t, p).first
     return first
 
 
@@ -462,7 +599,7 @@ cdef void evict(FlowTable *t, uint32_t keep) noexcept nogil:
         t.hand = i + 1 if i + 1 < t.top else 0
         ask(&t.cells[t.hand + EVICT_LOOK if t.hand + EVICT_LOOK < t.top else 0])
         tries += 1
-        if not t.cells[i].flags & FC_LIVE or i == keep or (keep != FLOW_NIL and t.cells[keep].peer == i):
+        if not t.cells[i].flags & FC_LIVE or i == keep or (keep != FLOW_NIL and peer_of(t, &t.cells[keep]) == i):
             continue
         looked += 1
         last = latest(t, &t.cells[i])
@@ -472,7 +609,7 @@ cdef void evict(FlowTable *t, uint32_t keep) noexcept nogil:
     if best == FLOW_NIL:
         return
     t.evicted += 1
-    if t.config.bidirectional and t.cells[best].peer != FLOW_NIL:
+    if t.config.bidirectional and peer_of(t, &t.cells[best]) != FLOW_NIL:
         t.evicted += 1
     export(t, best, FLOW_EVICTED, NULL, -1)
     drop(t, best)
@@ -481,29 +618,32 @@ cdef void evict(FlowTable *t, uint32_t keep) noexcept nogil:
 cdef inline void deadline(FlowTable *t, uint32_t i, int64_t ts) noexcept nogil:
     """Spec 4.4: the first packet plus 0 to 15 whole seconds."""
     cdef uint64_t s
-    t.cells[i].phase = <uint32_t>((ts - t.epoch) % SECOND) if ts > t.epoch else 0
+    cdef FlowSide *side = side_of(t, &t.cells[i])
+    side.phase = <uint32_t>((ts - t.epoch) % SECOND) if ts > t.epoch else 0
     s = <uint64_t>second_of(t, ts) + draw(t) % 16
-    t.due[i] = t.cells[i].deadline = <int32_t>s if s < DUE_NEVER - 1 else DUE_NEVER - 1
+    t.due[i] = side.deadline = <int32_t>s if s < DUE_NEVER - 1 else DUE_NEVER - 1
 
 
 cdef inline void stamp(FlowTable *t, FlowCell *c, const FlowPacket *v) noexcept nogil:
     """What an entry takes from its first packet alone."""
-    memcpy(c.smac, v.smac, 6)
-    memcpy(c.dmac, v.dmac, 6)
-    c.has_mac = v.has_mac
-    c.vlan = v.vlan
-    c.direction = v.direction
-    c.app = 0
+    cdef FlowSide *s = side_of(t, c)
+    memcpy(s.smac, v.smac, 6)
+    memcpy(s.dmac, v.dmac, 6)
+    s.has_mac = v.has_mac
+    s.vlan = v.vlan
+    s.direction = v.direction
+    s.app = 0
     c.flags &= ~<uint8_t>FC_APP
     if t.classify != NULL:
-        c.app = t.classify(t.ctx, v)
-        if c.app:
+        s.app = t.classify(t.ctx, v)
+        if s.app:
             c.flags |= FC_APP
 
 
 cdef uint32_t create(FlowTable *t, const FlowPacket *v, uint32_t peer) noexcept nogil:
     cdef uint32_t i, k
     cdef FlowCell *c
+    cdef FlowSide *s
     while t.active >= t.limit:
         evict(t, peer)
     if <uint64_t>(t.active + 1) * 2 > <uint64_t>1 << t.lg_slots and t.lg_slots < t.lg_max and grow(t) < 0:
@@ -513,10 +653,9 @@ cdef uint32_t create(FlowTable *t, const FlowPacket *v, uint32_t peer) noexcept 
             evict(t, peer)
     if t.free_head != FLOW_NIL:
         i = t.free_head
-        t.free_head = t.cells[i].peer
+        t.free_head = t.cells[i].side
         if t.free_head != FLOW_NIL:
             ask(&t.cells[t.free_head])
-            ask(&t.cells[t.free_head].first)
     else:
         i = t.top
         if i % LOOK == 0:
@@ -531,26 +670,28 @@ cdef uint32_t create(FlowTable *t, const FlowPacket *v, uint32_t peer) noexcept 
     c.sport = v.sport
     c.dport = v.dport
     c.proto = v.proto
-    c.flags = FC_LIVE | (FC_V6 if v.l3 == 6 else 0) | (FC_UNCOUNTED if v.sampled == SAMPLE_DECODE else 0)
+    c.flags = FC_LIVE | (FC_V6 if v.l3 == 6 else 0)
     c.tcp_flags = 0
     c.tos = 0
     c.packets = 0
     c.bytes = 0
     c.last = v.ts
-    c.first = v.ts
-    c.payload_ts = 0
-    c.fpex_ms = 0
-    c.peer = peer
-    c.tracker = FLOW_NIL
-    c.tag = v.tag
-    c.fragments = 0
-    c.app_state = 0
-    c.phase = 0
+    c.side = side_new(t, v.proto == PROTO_TCP)
+    s = side_of(t, c)
+    s.first = v.ts
+    s.payload_ts = 0
+    s.fpex_ms = 0
+    s.peer = peer
+    s.fragments = 0
+    s.app_state = 0
+    s.uncounted = v.sampled == SAMPLE_DECODE
+    s.deadline = 0
+    s.phase = 0
     if peer == FLOW_NIL:
         if t.config.bidirectional:
             c.flags |= FC_FIRST
     else:
-        t.cells[peer].peer = i
+        link(t, peer, i)
     stamp(t, c, v)
     put(t.slots, t.lg_slots, v.tag, i)
     t.active += 1
@@ -571,49 +712,60 @@ cdef inline int dropped(const FlowTable *t, int64_t active) noexcept nogil:
     return t.config.schedule and t.compacted - active >= STATE_IDLE
 
 
+cdef inline int64_t payload_before(const FlowTable *t, uint32_t i) noexcept nogil:
+    """When the first payload of this direction came; NO_TIME if none, or if its state is over."""
+    cdef const FlowCell *c = &t.cells[i]
+    if not c.flags & FC_PAYLOAD:
+        return NO_TIME
+    if c.proto == PROTO_TCP and c.flags & FC_TRACKED:
+        if tracker_of(t, c).flags & TS_CLOSED or dropped(t, tracker_of(t, c).active):
+            return NO_TIME
+    elif dropped(t, c.last):
+        return NO_TIME
+    return rest_of(c).payload_ts if resting(c) else side_of(t, c).payload_ts
+
+
 cdef void track_payload(FlowTable *t, FlowCell *c, const FlowPacket *v) noexcept nogil:
     """First payload exchange (spec 5.3)."""
-    cdef FlowCell *p
+    cdef FlowSide *s = side_of(t, c)
+    cdef int64_t before
     c.flags |= FC_PAYLOAD
-    c.payload_ts = v.ts
-    if c.peer != FLOW_NIL:
-        p = &t.cells[c.peer]
-        if p.flags & FC_PAYLOAD and not (
-            dropped(t, p.last) if p.tracker == FLOW_NIL
-            else t.trackers[p.tracker].flags & TS_CLOSED or dropped(t, t.trackers[p.tracker].active)
-        ):
-            c.fpex_ms = latency_ms(v.ts - p.payload_ts)
-            if c.tracker != FLOW_NIL:
-                t.trackers[c.tracker].flags &= ~<uint8_t>TS_OLD_FPEX
+    s.payload_ts = v.ts
+    if s.peer != FLOW_NIL:
+        before = payload_before(t, s.peer)
+        if before != NO_TIME:
+            s.fpex_ms = latency_ms(v.ts - before)
+            if c.proto == PROTO_TCP and c.flags & FC_TRACKED:
+                tracker_of(t, c).flags &= ~<uint8_t>TS_OLD_FPEX
 
 
 cdef int track_tcp(FlowTable *t, FlowCell *c, const FlowPacket *v) noexcept nogil:
     """1: the packet ended the connection and is not examined further."""
-    cdef TcpState *s
+    cdef TcpState *s = tracker_of(t, c)
     cdef TcpState *peer = NULL
     cdef FlowCell *p = NULL
     cdef Segment g
+    cdef uint32_t other
     g.ts = v.ts
     g.seq = v.seq
     g.length = v.payload
     g.window = v.window
     g.flags = v.tcp_flags
     g.scale = v.wscale
-    if c.tracker == FLOW_NIL:
-        c.tracker = tracker_new(t)
-        if c.tracker == FLOW_NIL:
-            return 0
-        track_open(&t.trackers[c.tracker], &g, 1)
-    s = &t.trackers[c.tracker]
+    if not c.flags & FC_TRACKED:
+        c.flags |= FC_TRACKED
+        t.n_trackers += 1
+        track_open(s, &g, 1)
     if s.flags & TS_CLOSED or dropped(t, s.active):
         track_open(s, &g, 0)
         c.flags &= ~<uint8_t>FC_PAYLOAD
-        if c.fpex_ms:
+        if side_of(t, c).fpex_ms:
             s.flags |= TS_OLD_FPEX
-    if track_wants_peer(s, &g) and c.peer != FLOW_NIL:
-        p = &t.cells[c.peer]
-        if p.tracker != FLOW_NIL:
-            peer = &t.trackers[p.tracker]
+    if track_wants_peer(s, &g):
+        other = side_of(t, c).peer
+        if other != FLOW_NIL and t.cells[other].flags & FC_TRACKED:
+            p = &t.cells[other]
+            peer = tracker_of(t, p)
             if peer.flags & TS_CLOSED or dropped(t, peer.active):
                 peer = NULL
     if not track_segment(s, peer, &g):
@@ -624,8 +776,8 @@ cdef int track_tcp(FlowTable *t, FlowCell *c, const FlowPacket *v) noexcept nogi
 
 
 cdef inline int over(FlowTable *t, uint32_t i, int64_t ts) noexcept nogil:
-    """End or report a flow whose time was up before this packet. 1: the cell is gone. Nearly always the cell itself has the
-    answer, without its peer."""
+    """End or report a flow whose time was up before this packet. 1: the cell is gone. Nearly always the cell and its side
+    have the answer, without the peer."""
     cdef FlowCell *c = &t.cells[i]
     cdef int64_t first
     if ts - c.last >= t.config.idle_ns and ts - latest(t, c) >= t.config.idle_ns:
@@ -633,7 +785,7 @@ cdef inline int over(FlowTable *t, uint32_t i, int64_t ts) noexcept nogil:
         drop(t, i)
         return 1
     if t.config.active_ns:
-        first = c.first if c.packets else earliest(t, c)
+        first = side_of(t, c).first if c.packets else earliest(t, c)
         if first < ts and ts - first >= t.config.active_ns:
             export(t, i, FLOW_ACTIVE, NULL, -1)
     return 0
@@ -650,12 +802,13 @@ cdef void wake(FlowTable *t, uint32_t i, const FlowPacket *v) noexcept nogil:
     """A packet of an entry that was put off. If a compaction has removed it since (spec 4.4), it is a new entry, of which
     the tracker and decoders know more."""
     cdef FlowCell *c = &t.cells[i]
+    cdef FlowSide *s = side_of(t, c)
     c.flags &= ~<uint8_t>FC_PUT_OFF
-    if t.epoch + <int64_t>c.deadline * SECOND + c.phase <= t.compacted and c.last < t.compacted:
+    if t.epoch + <int64_t>s.deadline * SECOND + s.phase <= t.compacted and c.last < t.compacted:
         stamp(t, c, v)
         deadline(t, i, v.ts)
     else:
-        t.due[i] = c.deadline
+        t.due[i] = s.deadline
 
 
 cdef inline int heard(const FlowCell *c, const FlowPacket *v) noexcept nogil:
@@ -666,13 +819,14 @@ cdef inline int heard(const FlowCell *c, const FlowPacket *v) noexcept nogil:
 cdef inline void count(FlowTable *t, FlowPacket *v) noexcept nogil:
     cdef uint32_t i = v.cell, peer = FLOW_NIL
     cdef FlowCell *c
+    cdef FlowSide *s
     cdef const FlowCell *p
     cdef int ended = 0
     if i == FLOW_NIL or not same(&t.cells[i], v):
         i = find(t, v, &peer)
     if not t.config.schedule:
         if i != FLOW_NIL:
-            peer = t.cells[i].peer
+            peer = side_of(t, &t.cells[i]).peer
             if over(t, i, v.ts):
                 i = FLOW_NIL
                 if t.config.bidirectional:
@@ -683,6 +837,8 @@ cdef inline void count(FlowTable *t, FlowPacket *v) noexcept nogil:
         i = create(t, v, peer)
     c = &t.cells[i]
     v.cell = i
+    if resting(c):
+        rouse(t, c)
     if c.flags & FC_PUT_OFF and t.config.schedule:
         wake(t, i, v)
     if t.config.track:
@@ -690,36 +846,39 @@ cdef inline void count(FlowTable *t, FlowPacket *v) noexcept nogil:
             ended = track_tcp(t, c, v)
         elif dropped(t, c.last):
             c.flags &= ~<uint8_t>FC_PAYLOAD
-            c.fpex_ms = 0
+            side_of(t, c).fpex_ms = 0
         if v.payload and not c.flags & FC_PAYLOAD and not ended:
             track_payload(t, c, v)
     if v.ts > c.last:
         c.last = v.ts
-    if c.flags & FC_UNCOUNTED:
+    if t.config.sample > 1 and side_of(t, c).uncounted:
         t.ignored += v.packets
         t.ignored_bytes += v.bytes
     else:
         if c.packets == 0:
-            c.first = v.ts
+            s = side_of(t, c)
+            s.first = v.ts
             c.last = v.ts            # of what is counted now, though an older packet may have come later
-            if t.config.bidirectional and c.peer != FLOW_NIL:
-                p = &t.cells[c.peer]
-                if p.packets and p.first < c.first:
-                    c.first = p.first        # of the record, so that `over` need not look
-        elif v.ts < c.last and v.ts < c.first:
-            c.first = v.ts
+            if t.config.bidirectional and s.peer != FLOW_NIL:
+                p = &t.cells[s.peer]
+                if p.packets and side_of(t, p).first < s.first:
+                    s.first = side_of(t, p).first        # of the record, so that `over` need not look
+        elif v.ts < c.last and v.ts < side_of(t, c).first:
+            side_of(t, c).first = v.ts
         c.packets += v.packets
         c.bytes += v.bytes
         c.tcp_flags |= v.tcp_flags
         c.tos |= v.tos
         if v.fragments:
-            c.fragments += v.fragments
+            side_of(t, c).fragments += v.fragments
         t.packets += v.packets
         t.bytes += v.bytes
         if not likely(c.packets < <uint32_t>PACKETS_MAX):
             export(t, i, FLOW_ACTIVE, NULL, -1)
     if c.flags & FC_APP and t.on_packet != NULL and heard(c, v):
         t.on_packet(t.ctx, t, v)
+        if c.flags & FC_PUT_OFF and t.config.schedule:
+            rest(t, c)               # its message is out
 
 
 cdef inline void start(FlowTable *t, int64_t ts) noexcept nogil:
@@ -730,9 +889,10 @@ cdef inline void start(FlowTable *t, int64_t ts) noexcept nogil:
     t.compacted = TS_LEAST - STATE_IDLE
 
 
-# What a packet needs lies in memory one step behind the other: slot, cell, tracker, and sometimes the other direction's
-# cell and tracker. Each step asks for the next, a group of packets before that is read. (Every one of these functions
-# writes something: one that did nothing but ask would have no effect, and gcc leaves such calls out.)
+# What a packet needs lies in memory one step behind the other: slot, cell, tracker, and sometimes the side and the other
+# direction's cell and tracker. Each step asks for the next, a group of packets before that is read; meanwhile what it
+# found may have gone. (Every one of these functions writes something: one that did nothing but ask would have no effect,
+# and gcc leaves such calls out.)
 
 cdef inline void ask_slots(const FlowTable *t, FlowPacket *v, uint32_t n) noexcept nogil:
     cdef uint32_t i
@@ -742,42 +902,41 @@ cdef inline void ask_slots(const FlowTable *t, FlowPacket *v, uint32_t n) noexce
 
 
 cdef inline void ask_cells(const FlowTable *t, FlowPacket *v, uint32_t n) noexcept nogil:
-    cdef uint32_t i, k, peer
+    cdef uint32_t i, k
     for i in range(n):
-        k = guess(t, v[i].tag, &peer)
+        k = guess(t, v[i].tag, &v[i].ahead)
         v[i].cell = k
         if k == FLOW_NIL:
-            k = peer
-            if k != FLOW_NIL:
-                ask(&t.cells[k].first)
+            k = v[i].ahead           # a new flow's other direction
         if k != FLOW_NIL:
             ask(&t.cells[k])
-            if not t.config.schedule:
-                ask(&t.cells[k].first)
 
 
-cdef inline void ask_trackers(const FlowTable *t, FlowPacket *v, uint32_t n) noexcept nogil:
+cdef inline void ask_sides(const FlowTable *t, FlowPacket *v, uint32_t n) noexcept nogil:
     cdef uint32_t i, k
     cdef const FlowCell *c
     for i in range(n):
         k = v[i].cell
-        v[i].ahead = FLOW_NIL
         v[i].app_ahead = 0
+        c = &t.cells[k if k != FLOW_NIL else v[i].ahead]
+        if (k == FLOW_NIL and v[i].ahead == FLOW_NIL) or not c.flags & FC_LIVE or resting(c):
+            v[i].ahead = FLOW_NIL
+            continue
+        if k == FLOW_NIL or c.packets == 0 or not t.config.schedule:
+            ask(&t.sides[c.side])
+        v[i].ahead = FLOW_NIL
         if k == FLOW_NIL:
             continue
-        c = &t.cells[k]
         if c.flags & FC_APP and t.on_ahead != NULL and heard(c, &v[i]):
             t.on_ahead(t.ctx, &v[i], 0)
-        if c.packets == 0:
-            # a record begins
-            if t.config.schedule:
-                ask(&c.first)
-            elif t.config.bidirectional and c.peer != FLOW_NIL:
-                ask(&t.cells[c.peer])
-                ask(&t.cells[c.peer].first)
-        if v[i].proto == PROTO_TCP and c.tracker < t.tracker_top:
-            ask(&t.trackers[c.tracker])
-            v[i].ahead = c.tracker
+        if c.proto == PROTO_TCP and t.config.track:
+            ask(&t.sides[c.side - 1])
+            v[i].ahead = k
+
+
+cdef inline int is_tcp(const FlowTable *t, uint32_t k) noexcept nogil:
+    """Is there still a TCP cell?"""
+    return k != FLOW_NIL and t.cells[k].flags & FC_LIVE and t.cells[k].proto == PROTO_TCP
 
 
 cdef inline void ask_links(const FlowTable *t, FlowPacket *v, uint32_t n) noexcept nogil:
@@ -788,11 +947,12 @@ cdef inline void ask_links(const FlowTable *t, FlowPacket *v, uint32_t n) noexce
         k = v[i].ahead
         if v[i].app_ahead:
             t.on_ahead(t.ctx, &v[i], 1)
-        if k == FLOW_NIL:
+        if not is_tcp(t, k):
+            v[i].ahead = FLOW_NIL
             continue
-        s = &t.trackers[k]
+        s = tracker_of(t, &t.cells[k])
         if v[i].tcp_flags & TCP_SYN or s.flags & TS_FIN or (s.flags & TS_SYN and s.scaling < SCALING_ON):
-            ask(&t.cells[v[i].cell].first)
+            ask(&t.sides[t.cells[k].side])
         else:
             v[i].ahead = FLOW_NIL
 
@@ -802,15 +962,24 @@ cdef inline void ask_peers(const FlowTable *t, FlowPacket *v, uint32_t n) noexce
     for i in range(n):
         if v[i].app_ahead:
             t.on_ahead(t.ctx, &v[i], 2)
-        if v[i].ahead != FLOW_NIL:
-            k = t.cells[v[i].cell].peer
+        k = v[i].ahead
+        if k != FLOW_NIL:
+            k = side_of(t, &t.cells[k]).peer if is_tcp(t, k) else <uint32_t>FLOW_NIL
             v[i].ahead = k
-            if k < t.top:
+            if k != FLOW_NIL:
                 ask(&t.cells[k])
 
 
+cdef inline void ask_peer_trackers(const FlowTable *t, FlowPacket *v, uint32_t n) noexcept nogil:
+    cdef uint32_t i
+    for i in range(n):
+        if is_tcp(t, v[i].ahead):
+            ask(&t.sides[t.cells[v[i].ahead].side - 1])
+        v[i].ahead = FLOW_NIL
+
+
 cdef uint32_t flow_update(FlowTable *t, FlowPacket *v, uint32_t n) noexcept nogil:
-    cdef uint32_t at = 0, i, k, end
+    cdef uint32_t at = 0, i, end
     if n and not t.started:
         start(t, v[0].ts)
     if t.pass_at != FLOW_NIL and run_pass(t):
@@ -823,7 +992,7 @@ cdef uint32_t flow_update(FlowTable *t, FlowPacket *v, uint32_t n) noexcept nogi
             ask_cells(t, v + i, n - i if n - i < GROUP else GROUP)
         if at >= 2 * GROUP and at - 2 * GROUP < n:
             i = at - 2 * GROUP
-            ask_trackers(t, v + i, n - i if n - i < GROUP else GROUP)
+            ask_sides(t, v + i, n - i if n - i < GROUP else GROUP)
         if t.config.track and at >= 3 * GROUP and at - 3 * GROUP < n:
             i = at - 3 * GROUP
             ask_links(t, v + i, n - i if n - i < GROUP else GROUP)
@@ -832,11 +1001,7 @@ cdef uint32_t flow_update(FlowTable *t, FlowPacket *v, uint32_t n) noexcept nogi
             ask_peers(t, v + i, n - i if n - i < GROUP else GROUP)
         if t.config.track and at >= 5 * GROUP and at - 5 * GROUP < n:
             i = at - 5 * GROUP
-            end = n if n - i < GROUP else i + GROUP
-            for i in range(i, end):
-                k = v[i].ahead
-                if k < t.top and t.cells[k].tracker < t.tracker_top:
-                    ask(&t.trackers[t.cells[k].tracker])
+            ask_peer_trackers(t, v + i, n - i if n - i < GROUP else GROUP)
         if at >= 6 * GROUP:
             i = at - 6 * GROUP
             if i >= n:
@@ -870,26 +1035,36 @@ cdef inline int look_timeouts(FlowTable *t, uint32_t i, int64_t now) noexcept no
     return 0
 
 
+cdef inline int64_t deadline_of(const FlowTable *t, const FlowCell *c) noexcept nogil:
+    cdef FlowRest r
+    if resting(c):
+        r = rest_of(c)
+        return t.epoch + <int64_t>r.deadline * SECOND + r.phase
+    return t.epoch + <int64_t>side_of(t, c).deadline * SECOND + side_of(t, c).phase
+
+
 cdef inline void look_schedule(FlowTable *t, uint32_t i, int64_t now) noexcept nogil:
     cdef FlowCell *c = &t.cells[i]
-    cdef int64_t at = t.epoch + <int64_t>c.deadline * SECOND + c.phase
+    cdef int64_t at = deadline_of(t, c)
     cdef int64_t idle, steps
     if at > now:
         return
-    if c.packets:
+    if c.packets and not resting(c):
         export(t, i, FLOW_SCHEDULE, NULL, -1)
         # D18: the first of the flow's own multiples of 15 s that lies ahead
         steps = (now - at) // PERIOD + 1
-        c.deadline = second_of(t, at + steps * PERIOD)
+        side_of(t, c).deadline = second_of(t, at + steps * PERIOD)
         put_off(t, i, c.last)
+        rest(t, c)
         return
     idle = c.last
-    if c.tracker != FLOW_NIL and t.trackers[c.tracker].active < idle:
-        idle = t.trackers[c.tracker].active
+    if c.proto == PROTO_TCP and c.flags & FC_TRACKED and tracker_of(t, c).active < idle:
+        idle = tracker_of(t, c).active
     if t.pass_kind == PASS_COMPACT and now - idle >= STATE_IDLE:
         drop(t, i)
     else:
         put_off(t, i, idle)
+        rest(t, c)
 
 
 cdef inline int any_due(const int32_t *due, int32_t now_s) noexcept nogil:
@@ -901,7 +1076,7 @@ cdef inline int any_due(const int32_t *due, int32_t now_s) noexcept nogil:
 
 cdef int run_pass(FlowTable *t) noexcept nogil:
     """Look at what is due, from where the pass stood. 1: room ran out."""
-    cdef uint32_t i = t.pass_at, k, at
+    cdef uint32_t i = t.pass_at, k, at, peer
     cdef int32_t now_s
     cdef int64_t now = t.pass_now
     cdef const FlowCell *c
@@ -909,24 +1084,28 @@ cdef int run_pass(FlowTable *t) noexcept nogil:
     while i < t.top:
         if i % LOOK == 0:
             # the cells first, and what they lead to when they have come
-            at = i + 2 * AHEAD * LOOK
+            at = i + 3 * AHEAD * LOOK
             if at < t.top and any_due(t.due + at, now_s):
                 for k in range(at, at + LOOK):
                     if t.due[k] <= now_s:
                         ask(&t.cells[k])
-                        ask(&t.cells[k].first)
-            at = i + AHEAD * LOOK
+            at = i + 2 * AHEAD * LOOK
             if at < t.top and any_due(t.due + at, now_s):
+                for k in range(at, at + LOOK):
+                    c = &t.cells[k]
+                    if t.due[k] <= now_s and not resting(c):
+                        ask(&t.sides[c.side])
+                        if c.proto == PROTO_TCP:
+                            ask(&t.sides[c.side - 1])
+            at = i + AHEAD * LOOK
+            if at < t.top and (t.pass_kind == PASS_COMPACT or not t.config.schedule) and any_due(t.due + at, now_s):
                 for k in range(at, at + LOOK):
                     if t.due[k] <= now_s:
                         c = &t.cells[k]
-                        if c.tracker < t.tracker_top:
-                            ask(&t.trackers[c.tracker])
-                        if t.pass_kind == PASS_COMPACT or not t.config.schedule:
-                            if c.peer != FLOW_NIL:
-                                ask(&t.cells[c.peer])
-                                ask(&t.cells[c.peer].first)
-                            ask(&t.slots[home_of(t, c.tag)])
+                        peer = peer_of(t, c)
+                        if peer != FLOW_NIL:
+                            ask(&t.cells[peer])
+                        ask(&t.slots[home_of(t, cell_tag(t, c))])
             if not any_due(t.due + i, now_s):
                 i += LOOK
                 continue
@@ -972,7 +1151,7 @@ cdef void shrink(FlowTable *t) noexcept nogil:
     while i:
         i -= 1
         if t.due[i] == DUE_FREE:
-            t.cells[i].peer = t.free_head
+            t.cells[i].side = t.free_head
             t.free_head = i
     # the last group of `due` keeps its marks: create() writes them only at multiples of LOOK
 
@@ -1011,8 +1190,12 @@ cdef uint64_t flow_open_packets(const FlowTable *t, uint64_t *bytes) noexcept no
     cdef uint32_t i
     cdef uint64_t n = 0, b = 0
     for i in range(t.top):
-        if t.cells[i].flags & FC_LIVE:
+        if t.cells[i].flags & FC_LIVE and not resting(&t.cells[i]):
             n += t.cells[i].packets
             b += t.cells[i].bytes
     bytes[0] = b
     return n
+
+
+if sizeof(FlowCell) != 64 or sizeof(FlowSide) != 64 or sizeof(FlowRest) != 64 or sizeof(TcpState) != 64:
+    raise ImportError("a cell, its side and its tracker are one cache line each")

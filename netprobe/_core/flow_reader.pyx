@@ -15,7 +15,7 @@ from netprobe._core.app_flow cimport (
 from netprobe._core.app_flow import DECODERS
 from netprobe._core.decode cimport decode_batch, decode_datagram, free_hosts, set_hosts
 from netprobe._core.flow cimport (
-    FLOW_NIL, N_REASONS, FlowCell, FlowConfig, FlowPacket, FlowRecord, FlowTable, flow_finish, flow_free, flow_init,
+    FLOW_NIL, N_REASONS, FlowConfig, FlowPacket, FlowRecord, FlowTable, flow_finish, flow_free, flow_init,
     flow_open_packets, flow_tick, flow_update,
 )
 from netprobe._core.flow_view cimport flow_stamp, flow_view, flow_view_plain
@@ -113,8 +113,8 @@ cdef void on_ahead(void *ctx, FlowPacket *v, int step) noexcept nogil:
     apps_ahead((<FlowStage *>ctx).apps, v, step)
 
 
-cdef void on_gone(void *ctx, FlowTable *t, FlowCell *c) noexcept nogil:
-    apps_gone((<FlowStage *>ctx).apps, c)
+cdef void on_gone(void *ctx, uint32_t app_state) noexcept nogil:
+    apps_gone((<FlowStage *>ctx).apps, app_state)
 
 
 cdef inline int64_t clock_ns(int which) noexcept nogil:
@@ -355,7 +355,6 @@ cdef class FlowReader:
             "created": self.table.created,
             "evicted": self.table.evicted,
             "records": self.table.records,
-            "no_tracker": self.table.no_tracker,
             "trackers": self.table.n_trackers,
             "by_reason": {REASONS[i]: self.table.by_reason[i] for i in range(N_REASONS)},
             "decoders": self.decoder_stats(),

@@ -4,6 +4,7 @@ class FlowTester:
     """The table as a Python object, fed with packets that exist only as numbers."""
 
     trackers: int
+    resting: int
     def __init__(
         self,
         *,

@@ -4,10 +4,11 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from netprobe._core.flow cimport (
-    FC_LIVE, FLOW_NIL, N_REASONS, FlowConfig, FlowPacket, FlowRecord, FlowTable, flow_finish, flow_free,
-    flow_init, flow_open_packets, flow_tick, flow_update,
+    FC_LIVE, FC_TRACKED, N_REASONS, FlowCell, FlowConfig, FlowPacket, FlowRecord, FlowTable, flow_finish, flow_free,
+    flow_init, flow_open_packets, flow_tick, flow_update, resting, tracker_of,
 )
 from netprobe._core.flow_view cimport flow_verdict
+from netprobe._core.packet cimport PROTO_TCP
 from netprobe._core.tracker cimport TS_CLOSED, TcpState
 
 
@@ -124,9 +125,9 @@ cdef class FlowTester:
     def state(self, int cell):
         """A cell's tracker: None without a state, else a dict."""
         cdef TcpState *s
-        if self.t.cells[cell].tracker == FLOW_NIL:
+        if not self.tracked(cell):
             return None
-        s = &self.t.trackers[self.t.cells[cell].tracker]
+        s = tracker_of(&self.t, &self.t.cells[cell])
         return {"flags": s.flags, "expected": s.expected, "handshake": s.handshake}
 
     @property
@@ -134,8 +135,20 @@ cdef class FlowTester:
         """States in use that have not been closed."""
         cdef uint32_t i, n = 0
         for i in range(self.t.top):
-            if (self.t.cells[i].flags & FC_LIVE and self.t.cells[i].tracker != FLOW_NIL
-                    and not self.t.trackers[self.t.cells[i].tracker].flags & TS_CLOSED):
+            if self.tracked(i) and not tracker_of(&self.t, &self.t.cells[i]).flags & TS_CLOSED:
+                n += 1
+        return n
+
+    cdef bint tracked(self, uint32_t cell):
+        cdef const FlowCell *c = &self.t.cells[cell]
+        return c.flags & FC_LIVE and c.proto == PROTO_TCP and c.flags & FC_TRACKED
+
+    @property
+    def resting(self):
+        """Entries without a side."""
+        cdef uint32_t i, n = 0
+        for i in range(self.t.top):
+            if self.t.cells[i].flags & FC_LIVE and resting(&self.t.cells[i]):
                 n += 1
         return n
 
