@@ -1,9 +1,5 @@
 """The flow table: one cell per direction, peers linked, fixed capacity.
 
-Index: open addressing, linear probing over (tag, cell) pairs of 8 bytes, at most half full, so that a search ends in
-the cache line where it began. The hash is equal for both directions and the tag's lowest bit tells them apart: a search
-for one direction passes its reverse on the way.
-
 Memory is what costs most: pages to walk to, and to be zeroed. So a cell is one cache line, and cells lie densely in a
 block of their own; what a packet of a known flow does not need lies in another line (its side), with the tracker before it
 if it is TCP. An entry that has been exported and is only kept for its state gives its side back where it can. Memory grows
@@ -19,32 +15,16 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
+from netprobe._core.flow_ahead cimport ask_cells, ask_links, ask_peer_trackers, ask_peers, ask_sides, ask_slots, heard
+from netprobe._core.flow_index cimport ask, cell_tag, find, grow, home_of, np_block, put, same, tag_of, take_out
+from netprobe._core.flow_side cimport link, peer_of, rest, rest_of, rouse, side_drop, side_new, tracker_drop
 from netprobe._core.packet cimport DIR_IN, PROTO_TCP, PROTO_UDP, mix64
 from netprobe._core.tracker cimport (
-    SCALING_ON, TCP_FIN, TCP_RST, TCP_SYN, TS_CLOSED, TS_FIN, TS_OLD_FPEX, TS_SYN, Segment, latency_ms, track_exported,
-    track_open, track_segment, track_wants_peer,
+    TS_CLOSED, TS_OLD_FPEX, TS_SYN, Segment, latency_ms, track_exported, track_open, track_segment, track_wants_peer,
 )
-from netprobe._core.sketch.freq cimport np_fold_mul
 from netprobe._core.wire.be cimport likely
 
 cdef extern from *:
-    """
-    #include <stdlib.h>
-    #if defined(__linux__)
-    #include <sys/mman.h>
-    #endif
-    /* whole huge pages where the system has them: cells are read at random */
-    static void *np_block(size_t n) {
-        void *p = NULL;
-        size_t page = n >= ((size_t)1 << 22) ? (size_t)1 << 21 : 64;
-        if (posix_memalign(&p, page, n ? n : 64)) return NULL;
-    #if defined(__linux__) && defined(MADV_HUGEPAGE)
-        if (page > 64) madvise(p, n & ~(page - 1), MADV_HUGEPAGE);
-    #endif
-        return p;
-    }
-    """
-    void *np_block(size_t n) noexcept nogil
     # ns; the export period and the others are the spec's (12)
     int64_t SECOND "1000000000LL"
     int64_t PERIOD "15000000000LL"
@@ -54,14 +34,12 @@ cdef extern from *:
     int64_t STATE_IDLE "60000000000LL"
     int64_t NO_TIME "INT64_MAX"
     int64_t TS_LEAST "-1000000000000000000LL"    # as in flow_view
-    void ask "__builtin_prefetch"(const void *) noexcept nogil
 
 cdef enum:
     LG_FIRST = 12                # index slots at start
     CAPACITY_MIN = 64
     CAPACITY_MAX = 67108864
     EVICT_LOOK = 8
-    FREE_AHEAD = 8               # sides by which memory is asked for ahead
     GROUP = 8                    # packets whose memory is asked for together
     LOOK = 16                    # cells looked at together in a pass
     AHEAD = 4                    # groups of LOOK cells by which a pass asks for memory ahead
@@ -128,242 +106,6 @@ cdef inline uint64_t draw(FlowTable *t) noexcept nogil:
     # splitmix64
     t.rng += <uint64_t>0x9e3779b97f4a7c15ULL
     return mix64(t.rng)
-
-
-# --- index -------------------------------------------------------------------------------------------------------
-
-cdef inline uint64_t end_hash(const FlowTable *t, const uint64_t *addr, uint32_t port) noexcept nogil:
-    # all of it secret, or somebody could choose addresses that fall together
-    return np_fold_mul(addr[0] ^ t.secret[0], addr[1] ^ (port * t.secret[1]) ^ t.secret[2])
-
-
-cdef inline uint32_t tag_for(const FlowTable *t, const uint64_t *src, const uint64_t *dst, uint32_t sport, uint32_t dport,
-                             uint32_t proto, uint32_t l3) noexcept nogil:
-    cdef uint64_t a = end_hash(t, src, sport), b = end_hash(t, dst, dport)
-    cdef uint64_t h = np_fold_mul((a + b) ^ t.secret[2], t.secret[1] ^ (proto << 8 | l3))
-    return (<uint32_t>(h >> 32) & ~<uint32_t>1) | (a > b)
-
-
-cdef inline uint32_t tag_of(const FlowTable *t, const FlowPacket *v) noexcept nogil:
-    return tag_for(t, v.src, v.dst, v.sport, v.dport, v.proto, v.l3)
-
-
-cdef inline uint32_t cell_tag(const FlowTable *t, const FlowCell *c) noexcept nogil:
-    cdef uint64_t src[2]
-    cdef uint64_t dst[2]
-    if c.flags & FC_V6:
-        return tag_for(t, c.src, c.dst, c.sport, c.dport, c.proto, 6)
-    # what rests has other things behind the four bytes
-    src[0] = <uint32_t>c.src[0]
-    dst[0] = <uint32_t>c.dst[0]
-    src[1] = dst[1] = 0
-    return tag_for(t, src, dst, c.sport, c.dport, c.proto, 4)
-
-
-cdef inline uint32_t home_of(const FlowTable *t, uint32_t tag) noexcept nogil:
-    return tag >> (32 - t.lg_slots)
-
-
-cdef inline int between(const FlowCell *c, const uint64_t *src, const uint64_t *dst, uint16_t sport, uint16_t dport,
-                        const FlowPacket *v) noexcept nogil:
-    if c.sport != sport or c.dport != dport or c.proto != v.proto or (v.l3 == 6) != (c.flags & FC_V6 != 0):
-        return 0
-    if resting(c):
-        return <uint32_t>c.src[0] == <uint32_t>src[0] and <uint32_t>c.dst[0] == <uint32_t>dst[0]
-    return c.src[0] == src[0] and c.dst[0] == dst[0] and c.src[1] == src[1] and c.dst[1] == dst[1]
-
-
-cdef inline int same(const FlowCell *c, const FlowPacket *v) noexcept nogil:
-    return c.flags & FC_LIVE and between(c, v.src, v.dst, v.sport, v.dport, v)
-
-
-cdef inline int reverse(const FlowCell *c, const FlowPacket *v) noexcept nogil:
-    return between(c, v.dst, v.src, v.dport, v.sport, v)
-
-
-cdef inline uint32_t guess(const FlowTable *t, uint32_t tag, uint32_t *peer) noexcept nogil:
-    """The first cell with this tag: nearly always the right one. Without one, `peer` is its reverse, by tag."""
-    cdef uint32_t mask = (<uint32_t>1 << t.lg_slots) - 1, i = home_of(t, tag)
-    peer[0] = FLOW_NIL
-    while t.slots[i].cell:
-        if t.slots[i].tag == tag:
-            return t.slots[i].cell - 1
-        if t.slots[i].tag ^ tag == 1:
-            peer[0] = t.slots[i].cell - 1
-        i = (i + 1) & mask
-    return FLOW_NIL
-
-
-cdef inline uint32_t find(const FlowTable *t, const FlowPacket *v, uint32_t *peer) noexcept nogil:
-    cdef uint32_t mask = (<uint32_t>1 << t.lg_slots) - 1, i = home_of(t, v.tag)
-    cdef FlowSlot s
-    peer[0] = FLOW_NIL
-    while True:
-        s = t.slots[i]
-        if s.cell == 0:
-            return FLOW_NIL
-        if s.tag == v.tag:
-            if same(&t.cells[s.cell - 1], v):
-                return s.cell - 1
-        elif s.tag ^ v.tag == 1 and reverse(&t.cells[s.cell - 1], v):
-            peer[0] = s.cell - 1
-        i = (i + 1) & mask
-
-
-cdef inline void put(FlowSlot *slots, uint32_t lg, uint32_t tag, uint32_t cell) noexcept nogil:
-    cdef uint32_t mask = (<uint32_t>1 << lg) - 1, i = tag >> (32 - lg)
-    while slots[i].cell:
-        i = (i + 1) & mask
-    slots[i].tag = tag
-    slots[i].cell = cell + 1
-
-
-cdef int grow(FlowTable *t) noexcept nogil:
-    cdef uint32_t lg = t.lg_slots + 1, i
-    cdef size_t size = (<size_t>1 << lg) * sizeof(FlowSlot)
-    cdef FlowSlot *bigger = <FlowSlot *>np_block(size)
-    if bigger == NULL:
-        return -1
-    memset(bigger, 0, size)
-    for i in range(<uint32_t>1 << t.lg_slots):
-        if t.slots[i].cell:
-            put(bigger, lg, t.slots[i].tag, t.slots[i].cell - 1)
-    free(t.slots)
-    t.slots = bigger
-    t.lg_slots = lg
-    return 0
-
-
-cdef void take_out(FlowTable *t, uint32_t tag, uint32_t cell) noexcept nogil:
-    cdef uint32_t mask = (<uint32_t>1 << t.lg_slots) - 1
-    cdef uint32_t i = home_of(t, tag), hole, home
-    while t.slots[i].cell != cell + 1:
-        i = (i + 1) & mask
-    hole = i
-    # each entry of the run behind the hole that may lie in it, moves into it
-    while True:
-        i = (i + 1) & mask
-        if t.slots[i].cell == 0:
-            break
-        home = home_of(t, t.slots[i].tag)
-        if ((i - home) & mask) >= ((i - hole) & mask):
-            t.slots[hole] = t.slots[i]
-            hole = i
-    t.slots[hole].cell = 0
-
-
-# --- sides -------------------------------------------------------------------------------------------------------
-
-cdef inline uint32_t side_new(FlowTable *t, int tcp) noexcept nogil:
-    """There is one for each cell, of either kind."""
-    cdef FlowPool *pool = &t.pools[tcp]
-    cdef uint32_t n = pool.n_free
-    cdef uint32_t i
-    if n == 0:
-        i = pool.top
-        pool.top += 1 + tcp
-        return i
-    n -= 1
-    pool.n_free = n
-    if n >= FREE_AHEAD:
-        i = pool.free[n - FREE_AHEAD]
-        ask(&t.sides[i])
-        if tcp:
-            ask(&t.sides[i - 1])
-    return pool.free[n]
-
-
-cdef inline void side_drop(FlowTable *t, uint32_t i, int tcp) noexcept nogil:
-    cdef FlowPool *pool = &t.pools[tcp]
-    pool.free[pool.n_free] = i
-    pool.n_free += 1
-
-
-cdef inline void rest(FlowTable *t, FlowCell *c) noexcept nogil:
-    """Give the side back, if what it has fits in the cell."""
-    cdef FlowRest r
-    cdef const FlowSide *s = &t.sides[c.side]
-    if c.proto == PROTO_TCP or c.flags & (FC_V6 | FC_RESTING) or c.packets or s.app_state or s.fragments:
-        return
-    r.src = <uint32_t>c.src[0]
-    r.dst = <uint32_t>c.dst[0]
-    r.sport = c.sport
-    r.dport = c.dport
-    r.proto = c.proto
-    r.flags = c.flags | FC_RESTING
-    r.last = c.last
-    memcpy(r.smac, s.smac, 6)
-    memcpy(r.dmac, s.dmac, 6)
-    r.vlan = s.vlan
-    r.peer = s.peer
-    r.fpex_ms = <uint16_t>s.fpex_ms
-    r.deadline = s.deadline
-    r.phase = s.phase
-    r.direction = s.direction | s.has_mac << 7 | s.uncounted << 6
-    r.app = s.app
-    r.payload_ts = s.payload_ts
-    r.room = 0
-    side_drop(t, c.side, 0)
-    memcpy(c, &r, sizeof(r))
-
-
-cdef inline FlowRest rest_of(const FlowCell *c) noexcept nogil:
-    cdef FlowRest r
-    memcpy(&r, c, sizeof(r))
-    return r
-
-
-cdef void rouse(FlowTable *t, FlowCell *c) noexcept nogil:
-    """Of a cell that rests: give it a side again."""
-    cdef FlowRest r = rest_of(c)
-    cdef FlowSide *s
-    c.src[0] = r.src
-    c.src[1] = 0
-    c.dst[0] = r.dst
-    c.dst[1] = 0
-    c.flags = r.flags & ~<uint8_t>FC_RESTING
-    c.tcp_flags = 0
-    c.tos = 0
-    c.packets = 0
-    c.bytes = 0
-    c.side = side_new(t, 0)
-    s = &t.sides[c.side]
-    s.first = r.last
-    s.payload_ts = r.payload_ts
-    s.fpex_ms = r.fpex_ms
-    s.peer = r.peer
-    s.fragments = 0
-    s.app_state = 0
-    memcpy(s.smac, r.smac, 6)
-    memcpy(s.dmac, r.dmac, 6)
-    s.vlan = r.vlan
-    s.direction = r.direction & 0x3F
-    s.has_mac = r.direction >> 7
-    s.uncounted = r.direction >> 6 & 1
-    s.deadline = r.deadline
-    s.phase = r.phase
-    s.app = r.app
-
-
-cdef inline uint32_t peer_of(const FlowTable *t, const FlowCell *c) noexcept nogil:
-    return rest_of(c).peer if resting(c) else t.sides[c.side].peer
-
-
-cdef inline void link(FlowTable *t, uint32_t i, uint32_t peer) noexcept nogil:
-    cdef FlowCell *c = &t.cells[i]
-    cdef FlowRest r
-    if resting(c):
-        r = rest_of(c)
-        r.peer = peer
-        memcpy(c, &r, sizeof(r))
-    else:
-        t.sides[c.side].peer = peer
-
-
-cdef inline void tracker_drop(FlowTable *t, FlowCell *c) noexcept nogil:
-    if c.proto == PROTO_TCP and c.flags & FC_TRACKED:
-        c.flags &= ~<uint8_t>FC_TRACKED
-        t.n_trackers -= 1
 
 
 # --- records -------------------------------------------------------------------------------------------------------
@@ -811,11 +553,6 @@ cdef void wake(FlowTable *t, uint32_t i, const FlowPacket *v) noexcept nogil:
         t.due[i] = s.deadline
 
 
-cdef inline int heard(const FlowCell *c, const FlowPacket *v) noexcept nogil:
-    """Is it for the decoders?"""
-    return (v.payload and not c.flags & FC_DEAF) or v.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)
-
-
 cdef inline void count(FlowTable *t, FlowPacket *v) noexcept nogil:
     cdef uint32_t i = v.cell, peer = FLOW_NIL
     cdef FlowCell *c
@@ -887,95 +624,6 @@ cdef inline void start(FlowTable *t, int64_t ts) noexcept nogil:
     t.next_pass = ts
     t.next_compaction = ts
     t.compacted = TS_LEAST - STATE_IDLE
-
-
-# What a packet needs lies in memory one step behind the other: slot, cell, tracker, and sometimes the side and the other
-# direction's cell and tracker. Each step asks for the next, a group of packets before that is read; meanwhile what it
-# found may have gone. (Every one of these functions writes something: one that did nothing but ask would have no effect,
-# and gcc leaves such calls out.)
-
-cdef inline void ask_slots(const FlowTable *t, FlowPacket *v, uint32_t n) noexcept nogil:
-    cdef uint32_t i
-    for i in range(n):
-        v[i].tag = tag_of(t, &v[i])
-        ask(&t.slots[home_of(t, v[i].tag)])
-
-
-cdef inline void ask_cells(const FlowTable *t, FlowPacket *v, uint32_t n) noexcept nogil:
-    cdef uint32_t i, k
-    for i in range(n):
-        k = guess(t, v[i].tag, &v[i].ahead)
-        v[i].cell = k
-        if k == FLOW_NIL:
-            k = v[i].ahead           # a new flow's other direction
-        if k != FLOW_NIL:
-            ask(&t.cells[k])
-
-
-cdef inline void ask_sides(const FlowTable *t, FlowPacket *v, uint32_t n) noexcept nogil:
-    cdef uint32_t i, k
-    cdef const FlowCell *c
-    for i in range(n):
-        k = v[i].cell
-        v[i].app_ahead = 0
-        c = &t.cells[k if k != FLOW_NIL else v[i].ahead]
-        if (k == FLOW_NIL and v[i].ahead == FLOW_NIL) or not c.flags & FC_LIVE or resting(c):
-            v[i].ahead = FLOW_NIL
-            continue
-        if k == FLOW_NIL or c.packets == 0 or not t.config.schedule:
-            ask(&t.sides[c.side])
-        v[i].ahead = FLOW_NIL
-        if k == FLOW_NIL:
-            continue
-        if c.flags & FC_APP and t.on_ahead != NULL and heard(c, &v[i]):
-            t.on_ahead(t.ctx, &v[i], 0)
-        if c.proto == PROTO_TCP and t.config.track:
-            ask(&t.sides[c.side - 1])
-            v[i].ahead = k
-
-
-cdef inline int is_tcp(const FlowTable *t, uint32_t k) noexcept nogil:
-    """Is there still a TCP cell?"""
-    return k != FLOW_NIL and t.cells[k].flags & FC_LIVE and t.cells[k].proto == PROTO_TCP
-
-
-cdef inline void ask_links(const FlowTable *t, FlowPacket *v, uint32_t n) noexcept nogil:
-    """Of the segments whose other direction matters (track_wants_peer): where it is."""
-    cdef uint32_t i, k
-    cdef const TcpState *s
-    for i in range(n):
-        k = v[i].ahead
-        if v[i].app_ahead:
-            t.on_ahead(t.ctx, &v[i], 1)
-        if not is_tcp(t, k):
-            v[i].ahead = FLOW_NIL
-            continue
-        s = tracker_of(t, &t.cells[k])
-        if v[i].tcp_flags & TCP_SYN or s.flags & TS_FIN or (s.flags & TS_SYN and s.scaling < SCALING_ON):
-            ask(&t.sides[t.cells[k].side])
-        else:
-            v[i].ahead = FLOW_NIL
-
-
-cdef inline void ask_peers(const FlowTable *t, FlowPacket *v, uint32_t n) noexcept nogil:
-    cdef uint32_t i, k
-    for i in range(n):
-        if v[i].app_ahead:
-            t.on_ahead(t.ctx, &v[i], 2)
-        k = v[i].ahead
-        if k != FLOW_NIL:
-            k = side_of(t, &t.cells[k]).peer if is_tcp(t, k) else <uint32_t>FLOW_NIL
-            v[i].ahead = k
-            if k != FLOW_NIL:
-                ask(&t.cells[k])
-
-
-cdef inline void ask_peer_trackers(const FlowTable *t, FlowPacket *v, uint32_t n) noexcept nogil:
-    cdef uint32_t i
-    for i in range(n):
-        if is_tcp(t, v[i].ahead):
-            ask(&t.sides[t.cells[v[i].ahead].side - 1])
-        v[i].ahead = FLOW_NIL
 
 
 cdef uint32_t flow_update(FlowTable *t, FlowPacket *v, uint32_t n) noexcept nogil:
