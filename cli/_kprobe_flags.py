@@ -30,6 +30,8 @@ Input:
   --seed=N              Make what is random (export times, sampling, connection ids) the same in every run
   --promisc             Promiscuous capture
   --snaplen=N           Capture only the first N bytes of a packet [default: 65535]
+  --pcap-source=SOURCE  How packets are captured: af_packet (a ring shared with the kernel) or libpcap; by
+                        default af_packet where the kernel has it, else libpcap
   --fanout-group=GROUP  Share the interface's packets with all members of this group
   --fanout=GROUP        The same
   --fanout-mode=MODE    How packets are shared: hash, lb or cpu [default: hash]
@@ -78,6 +80,7 @@ REPEATABLE = frozenset({"-v", "--http-port", "--radius-port", "--ports", "--tran
 MODES = ("dns", "radius")
 SINKS = ("kentik", "jsonl", "parquet", "ipfix", "null")
 FANOUT_MODES = ("hash", "lb", "cpu")
+PCAP_SOURCES = ("af_packet", "libpcap")
 IPFIX_PORT = 4739
 RADIUS_PORTS = (1812, 1813)
 SNAPLEN_MAX = 262144
@@ -86,7 +89,7 @@ U32 = (1 << 32) - 1
 I32 = (1 << 31) - 1
 U64 = (1 << 64) - 1
 
-LIVE_FLAGS = ("--promisc", "--fanout-group", "--fanout")
+LIVE_FLAGS = ("--promisc", "--fanout-group", "--fanout", "--pcap-source")
 PLACES = ("--read", "--output")
 FLOW_FLAGS = ("--filter", "--sample", "--translate", "--no-decode", "--http-port")
 
@@ -116,6 +119,7 @@ class Options:
     seed: int | None
     promisc: bool
     snaplen: int
+    pcap_source: str | None
     fanout_group: int | None
     fanout_mode: str
     translations: tuple[Translation, ...]
@@ -189,6 +193,7 @@ def _options(arguments: dict[str, Any]) -> Options:
         seed=number(arguments, "--seed", U64),
         promisc=arguments["--promisc"],
         snaplen=_snaplen(arguments["--snaplen"], live),
+        pcap_source=_pcap_source(arguments["--pcap-source"], group),
         fanout_group=group,
         fanout_mode=arguments["--fanout-mode"],
         translations=tuple(rule for text in arguments["--translate"] for rule in _translations(text)),
@@ -259,6 +264,15 @@ def _fanout(arguments: dict[str, Any]) -> int | None:
     if len(set(given)) > 1:
         raise UsageError("--fanout and --fanout-group are the same flag, and were given different groups")
     return given[0] if given else None
+
+
+def _pcap_source(text: str | None, group: int | None) -> str | None:
+    """None: the better one that there is."""
+    if text is not None and text not in PCAP_SOURCES:
+        raise UsageError(f"--pcap-source {text!r}: unknown, expected {' or '.join(PCAP_SOURCES)}")
+    if text == "libpcap" and group is not None:
+        raise UsageError("--fanout-group: only with --pcap-source af_packet")
+    return text
 
 
 def _snaplen(text: str, live: bool) -> int:

@@ -78,7 +78,7 @@ def _run(options: Options) -> int:
     if options.interface is not None:
         from netprobe.export.inputs import check_interface
 
-        check_interface(options.interface, _expression(options))
+        check_interface(options.interface, _expression(options), source=options.pcap_source)
     LOG.debug("kprobe %s, Python %s", __version__, sys.version.split()[0])
     LOG.debug("configuration: %s", _describe(options, settings))
     for flag in options.idle_flags:
@@ -209,6 +209,7 @@ def _open(options: Options) -> Input:
         promisc=options.promisc,
         snaplen=options.snaplen,
         fanout=None if group is None else (group, options.fanout_mode),
+        pcap_source=options.pcap_source,
     )
 
 

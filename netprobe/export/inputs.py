@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from netprobe.errors import InputError
+from netprobe.errors import ConfigError, InputError
 from netprobe.inputs.captures import complaints, open_capture
 
 __all__ = ["FileInput", "Input", "LiveInput", "check_interface", "filter_compiler"]
 
 #: upstream asks libpcap for 100,000,000 bytes
 RING_MB = (96, 32, 8)
+RING, LIBPCAP = "af_packet", "libpcap"
 ARPHRD_ETHER = 1
 #: how the line about a file that ends early ends
 SO_FAR = "; what came before counts"
@@ -100,18 +102,23 @@ class FileInput:
         self._open.close()
 
 
-def check_interface(name: str, filter: str | None) -> None:
-    """Could it be captured? To be asked before Kentik is told of it.
+def check_interface(name: str, filter: str | None, *, source: str | None = None) -> None:
+    """Could it be captured? To be asked before Kentik is told of it. `source`: see LiveInput.
 
     InputError for an interface that is not there, in kprobe's words (kprobe.md 1.4), or without the right to
     capture. ConfigError for a wrong filter.
     """
-    from netprobe.inputs.live import list_interfaces, open_live
+    from netprobe.inputs.live import NoRing, list_interfaces, open_live
 
     known = [interface.name for interface in list_interfaces()]
     if name not in known:
         raise InputError(f"unsupported interface {name}, there are: {', '.join(known)}")
-    open_live(name, filter=filter or None, promisc=False, ring_mb=1).close()
+    try:
+        open_live(name, source=source or RING, filter=filter or None, promisc=False, ring_mb=1).close()
+    except NoRing:
+        # no obstacle where libpcap may be tried
+        if source is not None:
+            raise
 
 
 def has_tags(interface: str) -> bool:
@@ -121,8 +128,30 @@ def has_tags(interface: str) -> bool:
     return any(each.name == interface and each.kind == ARPHRD_ETHER for each in list_interfaces())
 
 
+def _ring_or_less(open_it: Callable[..., Any], fanout: tuple[int, str] | None, *, or_libpcap: bool) -> Any:
+    """The largest ring that the kernel gives; where it gives none, libpcap's capture, if that is wanted."""
+    from netprobe.inputs.live import NoRing
+
+    for ring_mb in RING_MB:
+        try:
+            return open_it(source=RING, ring_mb=ring_mb, fanout=fanout)
+        except NoRing as error:
+            last = error.at_all or ring_mb == RING_MB[-1]
+            if last and fanout is not None:
+                raise InputError(f"{error}, but not for a fanout group") from None
+            if last and not or_libpcap:
+                raise
+            # little memory, as in some containers: less room is better than none
+            LOG.warning("%s", error)
+            if last:
+                break
+    LOG.warning("capturing by libpcap, which is slower")
+    return open_it(source=LIBPCAP, ring_mb=RING_MB[-1])
+
+
 class LiveInput:
-    """An interface. fanout: group and mode (hash, lb, cpu).
+    """An interface. fanout: group and mode (hash, lb, cpu), for the ring alone. pcap_source: af_packet, the
+    kernel's ring, or libpcap; None: libpcap where there is no ring.
 
     InputError: it cannot be opened. ConfigError: the filter is wrong.
     """
@@ -138,30 +167,25 @@ class LiveInput:
         promisc: bool = False,
         snaplen: int,
         fanout: tuple[int, str] | None = None,
+        pcap_source: str | None = None,
     ) -> None:
         from netprobe.inputs.live import FANOUT_MODES, list_interfaces, open_live
 
+        if fanout is not None and pcap_source == LIBPCAP:
+            # a member would count what comes in before it has joined, once more
+            raise ConfigError(f"fanout: not with {LIBPCAP}; it takes {RING}")
         self.name = interface
         known = {each.name: each for each in list_interfaces()}.get(interface)
         # 3.4: without a MAC there is no direction; loopback has one of zeros, and everything comes in
         has_mac = known is not None and len(known.mac) == 6 and (any(known.mac) or known.loopback)
         self.mac = known.mac if known is not None and has_mac else None
-        for ring_mb in RING_MB:
-            try:
-                self._capture = open_live(
-                    interface,
-                    filter=filter or None,
-                    snaplen=snaplen,
-                    promisc=promisc,
-                    ring_mb=ring_mb,
-                    fanout=fanout,
-                )
-                break
-            except InputError as error:
-                # little memory, as in some containers: less room is better than none
-                if "ring buffer" not in str(error) or ring_mb == RING_MB[-1]:
-                    raise
-                LOG.warning("%s", error)
+        opened = functools.partial(
+            open_live, interface, filter=filter or None, snaplen=snaplen, promisc=promisc
+        )
+        if pcap_source == LIBPCAP:
+            self._capture = opened(source=LIBPCAP, ring_mb=RING_MB[0])
+        else:
+            self._capture = _ring_or_less(opened, fanout, or_libpcap=pcap_source is None)
         self.source: Any = self._capture.source
         LOG.debug("interface: %s", known)
         if fanout is not None:

@@ -33,6 +33,7 @@ __all__ = [
     "Fanout",
     "Interface",
     "LiveCapture",
+    "NoRing",
     "interface_hosts",
     "list_interfaces",
     "open_live",
@@ -47,10 +48,20 @@ RETIRE_MS = 20  # the kernel hands over a block that is not full
 FANOUT_MODES = {"hash": 0, "lb": 1, "cpu": 2}
 _ROLLOVER, _DEFRAG = 0x1000, 0x8000
 _DENIED = (errno.EPERM, errno.EACCES)
+# a kernel, or what plays one, that knows no such rings
+_UNKNOWN = (errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.ENOSYS)
 # what pcap_activate returns
 _PCAP_DENIED = (-8, -11)
 _PCAP_DOWN = -9
 _PCAP_ERRORS = {-5: "no such interface", -12: "the interface cannot be captured"}
+
+
+class NoRing(InputError):
+    """The kernel gives no ring of that size, or (`at_all`) none whatever its size: libpcap does with less."""
+
+    def __init__(self, text: str, *, at_all: bool) -> None:
+        super().__init__(text)
+        self.at_all = at_all
 
 
 class _Down(Exception):
@@ -165,7 +176,8 @@ def open_live(
     the same. `ring_mb`: the kernel's buffer in MiB. `timeout_ms`: the longest that a silent wire keeps the
     reading thread. `headers`: a ring gets no more than the headers of datagrams that no handler reads.
     InputError, in one line: no such interface (and which there are), no permission (and what
-    is needed), or what else failed. ConfigError: a filter or a value that cannot be.
+    is needed), or what else failed; NoRing where less memory, or libpcap, may help. ConfigError: a filter or
+    a value that cannot be.
     """
     if source not in SOURCES:
         raise ConfigError(f"capture source {source!r}: expected {' or '.join(SOURCES)}")
@@ -271,7 +283,10 @@ def _explain(name: str, step: str, problem: OSError, ring_mb: int, sharing: Fano
     if step == "device":
         return InputError(f"no such interface: {name!r}")
     if step in ("ring", "map"):
-        return InputError(f"{name}: no ring buffer of {ring_mb} MiB: {said}; a smaller one may do")
+        at_all = code in _UNKNOWN
+        what = "ring buffer" if at_all else f"ring buffer of {ring_mb} MiB"
+        hint = "the source libpcap does without" if at_all else "a smaller one may do"
+        return NoRing(f"{name}: no {what}: {said}; {hint}", at_all=at_all)
     if step == "fanout" and sharing is not None:
         return InputError(
             f"{name}: cannot join fanout group {sharing.group} ({sharing.mode}): {said}; all members"
