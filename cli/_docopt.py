@@ -18,6 +18,10 @@ import docopt
 __all__ = ["UsageError", "called_name", "integer", "parse"]
 
 
+#: of the largest number of 64 bits
+DIGITS_MAX = 20
+
+
 class UsageError(Exception):
     """The command line cannot be understood: one line that names the flag."""
 
@@ -158,7 +162,7 @@ def integer(flag: str, text: str, low: int, high: int | None = None, *, clamp: b
     """A whole number given for a flag; outside of low..high it is refused, or moved to the nearest end."""
     wanted = f"{low} to {high}" if high is not None else f"{low} or more"
     digits = text.removeprefix("-")
-    if not (digits.isascii() and digits.isdigit()) or len(digits) > 18:
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > DIGITS_MAX:
         raise UsageError(f"{flag} {text!r}: not a whole number, expected {wanted}")
     value = int(text)
     if low <= value and (high is None or value <= high):

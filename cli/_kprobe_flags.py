@@ -89,6 +89,7 @@ U32 = (1 << 32) - 1
 I32 = (1 << 31) - 1
 U64 = (1 << 64) - 1
 
+URL_FLAGS = ("--api-url", "--flow-url", "--metrics-url", "--dns-url", "--proxy-url")
 LIVE_FLAGS = ("--promisc", "--fanout-group", "--fanout", "--pcap-source")
 PLACES = ("--read", "--output")
 FLOW_FLAGS = ("--filter", "--sample", "--translate", "--no-decode", "--http-port")
@@ -137,6 +138,13 @@ class Options:
     kentik: Mapping[str, Any] = field(default_factory=dict)
     #: flags that were given and change nothing
     idle_flags: tuple[str, ...] = ()
+
+    def secrets(self) -> list[str]:
+        """Texts in flags that nobody else should read: the token, users and passwords in URLs."""
+        urls = [self.kentik[flag] or "" for flag in URL_FLAGS]
+        # a password may hold what ends a host's name
+        users = [url.partition("://")[2].rpartition("@")[0] for url in urls]
+        return [text for text in (self.kentik["--token"], *users) if text]
 
 
 def read_flags(program: str, version: str, argv: list[str]) -> Options:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from netprobe._version import __version__
 
+from ._argv import hide
 from ._docopt import UsageError, called_name
 from ._kprobe_flags import USAGE, Options, read_flags
+from ._kprobe_log import start_log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,13 +75,17 @@ def _failed(text: str) -> int:
 
 def _run(options: Options) -> int:
     """In the order of kprobe.md 1.6."""
+    hide(options.secrets())
     settings = None if options.export != "kentik" else _settings(options)
-    _start_log(options.verbose)
+    start_log(options.verbose, os.environ.get("RUST_LOG", ""))
     if options.interface is not None:
         from netprobe.export.inputs import check_interface
 
         check_interface(options.interface, _expression(options), source=options.pcap_source)
-    LOG.debug("kprobe %s, Python %s", __version__, sys.version.split()[0])
+    # one version for both: the client is our own
+    LOG.debug(
+        "kprobe %s, libkflow %s (netprobe.kentik), Python %s", *(__version__,) * 2, sys.version.split()[0]
+    )
     LOG.debug("configuration: %s", _describe(options, settings))
     for flag in options.idle_flags:
         LOG.warning("%s has no effect", flag)
@@ -138,18 +144,6 @@ class Signals:
             self._run.stop()
 
 
-def _start_log(verbose: int) -> None:
-    """0: what happens. 1: more of it. 2: Kentik's side too. 3: and its HTTP."""
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
-    logging.getLogger("netprobe.kentik").setLevel(logging.DEBUG if verbose > 1 else logging.INFO)
-    # the HTTP stack says a lot; headers, and so the token, are not among it
-    logging.getLogger("urllib3").setLevel(logging.DEBUG if verbose > 2 else logging.WARNING)
-
-
 def _settings(options: Options) -> Settings:
     from netprobe.kentik import Credentials, Endpoints, Settings
 
@@ -176,9 +170,17 @@ def _settings(options: Options) -> Settings:
 
 
 def _describe(options: Options, settings: Settings | None) -> dict[str, Any]:
-    """The whole configuration, without secrets."""
+    """The whole configuration, without secrets (kprobe.md 1.3)."""
     shown = {name: getattr(options, name) for name in options.__dataclass_fields__ if name != "kentik"}
-    return shown if settings is None else {**shown, **settings.describe()}
+    if settings is None:
+        return shown
+    from netprobe.kentik.dns import TICK_S
+    from netprobe.kentik.interfaces import Interface
+
+    more: dict[str, Any] = {"dns_enable": options.mode == "dns", "dns_interval_s": TICK_S, "ip": None}
+    if options.interface is not None:
+        more["ip"] = Interface.of_system(options.interface).first_ipv4()
+    return {**shown, **more, **settings.describe()}
 
 
 def _expression(options: Options) -> str | None:

@@ -284,6 +284,15 @@ def test_refused(flags: str, text: str) -> None:
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize("number", [(1 << 64) - 1, 1 << 63])
+def test_numbers_of_64_bits(number: int) -> None:
+    """The whole range of the types in kprobe.md 1.1."""
+    done = kprobe("--read", CAPTURES / "http.pcap", "--export", "null", f"--sample={number}", "--seed=1")
+    assert "85 sampled out" in done.stderr
+    done = kprobe("--read", "x", "--export", "null", f"--sample={1 << 64}", code=1)
+    assert f"--sample {1 << 64}: out of range" in done.stderr
+
+
 def test_help_and_version_say_all_flags() -> None:
     text = kprobe("--help").stdout
     # kprobe.md 1.1

@@ -269,12 +269,74 @@ def test_verbosity() -> None:
     assert "DEBUG" not in quiet
     assert "DEBUG kprobe configuration: " in one
     assert "DEBUG kprobe kprobe " in one
+    # S7, and the list in kprobe.md 1.3
+    assert ", libkflow " in one
+    names = (
+        "api_url flow_url metrics_url dns_url email token interface snaplen promisc ip metrics_interval_s "
+    )
+    names += "proxy status_host status_port dns_enable dns_interval_s device_id device_if device_ip "
+    names += "device_name plan site sample timeout_s verbose program version"
+    assert [name for name in names.split() if f"'{name}': " not in one] == []
+    assert "DEBUG netprobe.kentik posted " not in one
+    assert "DEBUG netprobe.kentik posted " in two
     assert "'token': '***'" in one
     assert "'flow_url': 'http://127.0.0.1:" in one
     assert "urllib3" not in one + two
     assert "DEBUG urllib3.connectionpool" in three
     # D24: more of them show no less
     assert "DEBUG urllib3.connectionpool" in four
+
+
+@pytest.mark.parametrize(
+    ("wanted", "flags", "least"),
+    [
+        ("", [], "INFO"),
+        ("off", [], ""),
+        ("error", [], "ERROR"),
+        ("WARN", [], "ERROR"),
+        ("info", [], "INFO"),
+        ("debug", [], "DEBUG"),
+        ("trace", [], "urllib3"),
+        ("off,kprobe=debug", [], "DEBUG"),
+        ("kprobe=error,trace", [], "ERROR"),
+        ("kprobe", [], "urllib3"),
+        ("hyper=trace,reqwest=off", [], "INFO"),
+        (" warn , x=y, ,=trace/text", [], "ERROR"),
+        ("loud", [], "INFO"),
+        ("off", ["-v"], "DEBUG"),
+    ],
+)
+def test_rust_log(wanted: str, flags: list[str], least: str) -> None:
+    """The variable that upstream's logger reads: its plain forms, where -v does not say otherwise."""
+    with serve() as server:
+        server.faults["flow"].append(Fault("status", 400))
+        done = run(server.url, "--no-decode", "--seed", "7", *flags, code=1, RUST_LOG=wanted)
+    seen = [word for word in ("ERROR", "INFO", "DEBUG", "urllib3") if f" {word}" in done.stderr]
+    assert (seen[-1] if seen else "") == least
+    # what is no log stays
+    assert done.stdout.startswith("libkflow error: ")
+    assert done.stderr.splitlines()[-1].startswith("Error: of ")
+
+
+@pytest.mark.parametrize("form", ["--token TOKEN", "--token=TOKEN", "--tok TOKEN"])
+def test_the_list_of_processes_shows_no_secret(form: str) -> None:
+    with serve() as server:
+        server.faults["device"].append(Fault("hang"))
+        secret = [f"--proxy-url=http://user:pass/word@127.0.0.1:{server.port}", "--device-name", TOKEN + "x"]
+        command = [*KPROBE, "--read", FILE, *form.replace("TOKEN", TOKEN).split(), *secret]
+        with subprocess.Popen(
+            [*command, "--email", CREDENTIALS["KENTIK_EMAIL"], f"--api-url={server.api_url}"],
+            stdout=subprocess.DEVNULL,
+        ) as process:
+            words = Path(f"/proc/{process.pid}/cmdline")
+            until(lambda: b"***" in words.read_bytes(), "stars")
+            shown = words.read_bytes().split(b"\0")
+            process.kill()
+    assert form.replace("TOKEN", "*" * len(TOKEN)).split()[-1].encode() in shown
+    assert f"--proxy-url=http://**************@127.0.0.1:{server.port}".encode() in shown
+    # only in its own places, which leaves all else readable
+    assert f"{TOKEN}x".encode() in shown
+    assert f"--api-url={server.api_url}".encode() in shown
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 
@@ -13,6 +14,8 @@ from netprobe.kentik import Client
 from netprobe.kentik.dns import DnsResponse
 
 __all__ = ["DnsSink", "TagSink"]
+
+LOG = logging.getLogger("kprobe")
 
 #: packet time between two hand-overs of bindings
 FLUSH_NS = 1_000_000_000
@@ -69,7 +72,10 @@ class DnsSink(_Sink):
             while not self._sender.has_room(len(responses)) and time.monotonic() < end:
                 if self._stopping.wait(LOOK_S):
                     break
-            self._sender.send(responses)
+            if self._sender.send(responses):
+                LOG.debug("%d DNS answers handed over", len(responses))
+            else:
+                LOG.warning("the DNS queue is full, %d answers are dropped", len(responses))
         self._errors.show()
 
     def close(self, limit_s: float | None) -> None:
@@ -130,5 +136,6 @@ class TagSink(_Sink):
             while not self._sender.has_room() and time.monotonic() < end:
                 if self._stopping.wait(LOOK_S):
                     break
-            self._sender.send(tuple(self._upserts), tuple(self._deletes))
+            if not self._sender.send(tuple(self._upserts), tuple(self._deletes)):
+                LOG.warning("the tag queue is full, a request is dropped")
         self._upserts, self._deletes, self._users, self._since = [], [], {}, None

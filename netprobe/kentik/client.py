@@ -99,6 +99,7 @@ class Settings:
         shown.pop("credentials")
         urls = {f"{name}_url": masked_url(url) for name, url in self.endpoints._asdict().items()}
         shown["proxy"] = None if self.proxy is None else masked_url(self.proxy)
+        shown["timeout_s"], shown["metrics_interval_s"] = self.pace.request_s, self.pace.metrics_s
         return {"email": self.credentials.email, "token": "***", **urls, **shown}
 
     def name(self) -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from netprobe.kentik.endpoints import origin
 from netprobe.kentik.errors import RequestFailed
 from netprobe.kentik.http import Answer, Backoff, Session
-from netprobe.kentik.worker import Errors, QueueWorker, send_patiently
+from netprobe.kentik.worker import LOG, Errors, QueueWorker, send_patiently
 
 __all__ = ["DnsResponse", "DnsSender", "encode"]
 
@@ -166,6 +166,7 @@ class DnsSender(QueueWorker[Sequence[DnsResponse]]):
             if not _accepted(answer):
                 raise RequestFailed(f"HTTP status code {answer.status}", answer.status)
             self.posted += responses
+            LOG.debug("posted %d DNS answers in %d bytes", responses, len(body))
         except RequestFailed as error:
             self.failed += responses
             self._errors.add(f"dns: {error}")

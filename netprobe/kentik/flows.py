@@ -16,7 +16,7 @@ from netprobe.kentik.errors import RequestFailed
 from netprobe.kentik.http import Session, is_transport_status
 from netprobe.kentik.kflow import GZIP_LEVEL, encode
 from netprobe.kentik.meters import Meter
-from netprobe.kentik.worker import Errors
+from netprobe.kentik.worker import LOG, Errors
 
 __all__ = ["FlowSender", "FlowStats", "flow_url"]
 
@@ -274,4 +274,5 @@ class FlowSender:
             raise RequestFailed(gave_up("POST", self._url, 1), answer.status)
         if answer.status != 200:
             raise RequestFailed(f"api: HTTP status code {answer.status}", answer.status)
+        LOG.debug("posted %d records in %d bytes, %d dropped before", job.records, len(body), job.dropped)
         return len(body)

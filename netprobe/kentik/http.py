@@ -346,6 +346,8 @@ def _last_words(error: BaseException) -> str:
             return candidate.strerror.lower()
     if isinstance(error, _TooLong):
         return "the answer is too long"
+    if isinstance(error, urllib3.exceptions.DecodeError):
+        return "the answer's compression is damaged"
     if isinstance(error, urllib3.exceptions.ProtocolError):
         return "connection ended before the answer"
     return type(error).__name__

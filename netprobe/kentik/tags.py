@@ -10,7 +10,7 @@ from netprobe.kentik.api import error_text
 from netprobe.kentik.endpoints import origin
 from netprobe.kentik.errors import RequestFailed
 from netprobe.kentik.http import Backoff, Session
-from netprobe.kentik.worker import Errors, QueueWorker, send_patiently
+from netprobe.kentik.worker import LOG, Errors, QueueWorker, send_patiently
 
 __all__ = ["TagRequest", "TagSender", "encode"]
 
@@ -76,6 +76,7 @@ class TagSender(QueueWorker[TagRequest]):
             if not _complete(answer.body):
                 raise RequestFailed("api: no message and guid in the answer", answer.status)
             self.posted += 1
+            LOG.debug("posted %d users with addresses, %d without", len(item.upserts), len(item.deletes))
         except RequestFailed as error:
             self.failed += 1
             self._errors.add(f"tags: {error}")
