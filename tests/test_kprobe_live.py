@@ -380,6 +380,9 @@ def test_interface_vanishes(tmp_path: Path) -> None:
 def test_interfaces_and_permissions(tmp_path: Path) -> None:
     done = kprobe("-i", "no-such-if", "--export", "null", code=1)
     assert re.match(r"Error: unsupported interface no-such-if, there are: .*\blo\b", done.stderr)
+    # libpcap's, and not the system's (kprobe.md 1.4)
+    done = kprobe("-i", "any", "--export", "null", code=1)
+    assert re.match(r"Error: unknown interface any, there are: .*\blo\b", done.stderr)
     done = kprobe("-i", "lo", "--export", "null", "--filter", "no such word", code=1)
     assert done.stderr.splitlines()[-1].startswith("Error: filter ")
     # root without the right to do so

@@ -18,7 +18,7 @@ from typing import Any
 import msgpack
 import pytest
 from kentik_server import EMAIL, KFLOW, TOKEN, DeviceSpec, KentikServer, generic_columns, named_columns
-from scapy.all import DNS, DNSQR, DNSRR, IP, TCP, UDP, wrpcap
+from scapy.all import DNS, DNSQR, DNSRR, IP, TCP, UDP, Raw, fragment, wrpcap
 from test_kentik_api import settings
 from test_kprobe_cli import CAPTURES, kprobe
 
@@ -507,3 +507,18 @@ def test_only_ip_behind_vlan_tags_counts(tmp_path: Path) -> None:
     assert len(answers) == len(tagged)
     # a notebook sees them all
     assert sum(int(chunk["out_pkts"].sum()) for chunk in flows(path)) == len(tagged) + len(others)
+
+
+@pytest.mark.parametrize(("apart", "packets", "lost"), [(59, 3, 0), (61, 0, 3)])
+def test_fragments_wait_for_a_minute(apart: int, packets: int, lost: int, tmp_path: Path) -> None:
+    """3.8 and section 12: what is not whole then is not counted (D33)."""
+    pieces = fragment(
+        IP(src="192.0.2.1", dst="192.0.2.2", id=7) / UDP(sport=1, dport=2) / Raw(bytes(2000)), 800
+    )
+    for piece, stamp in zip(pieces, (1, 1, 1 + apart), strict=True):
+        piece.time = stamp
+    path = tmp_path / "x.pcap"
+    wrpcap(str(path), pieces)
+    done = kprobe("--read", path, "--export", "jsonl")
+    assert sum(json.loads(line)["out_pkts"] for line in done.stdout.splitlines()) == packets
+    assert f"{lost} fragments incomplete" in done.stderr

@@ -16,7 +16,7 @@ cdef struct FragTable:
     uint64_t fragments
     uint64_t completed
     uint64_t evicted         # incomplete datagrams thrown out for room
-    uint64_t expired         # incomplete after 30 s
+    uint64_t expired         # incomplete after 60 s
     uint64_t overlapped      # datagrams thrown out for overlapping fragments
     uint64_t malformed       # fragments that cannot be, or contradict the ones before
     uint64_t cut             # thrown out because the capture cut a fragment

@@ -1,7 +1,7 @@
 """IPv4 and IPv6 fragments put together again.
 
 A datagram is thrown out whole when its fragments overlap (exact copies are tolerated), contradict each other or
-were cut by the capture; its key is remembered until its 30 s are over, so that the rest of it does not start anew.
+were cut by the capture; its key is remembered until its 60 s are over, so that the rest of it does not start anew.
 """
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset
@@ -33,7 +33,7 @@ cdef enum:
     EXPIRE_PER_PACKET = 64
 
 cdef uint32_t NIL = <uint32_t>0xffffffff
-cdef int64_t TTL_NS = 30000000000
+cdef int64_t TTL_NS = 60000000000     # RFC 8200 4.5; kprobe.md 3.8
 
 cdef struct Piece:
     # then hdr_len bytes of header (first fragment only) and n bytes of payload

@@ -112,13 +112,24 @@ def check_interface(name: str, filter: str | None, *, source: str | None = None)
 
     known = [interface.name for interface in list_interfaces()]
     if name not in known:
-        raise InputError(f"unsupported interface {name}, there are: {', '.join(known)}")
+        # `any`, and devices that are no network interfaces
+        what = "unknown" if name in _libpcap_devices() else "unsupported"
+        raise InputError(f"{what} interface {name}, there are: {', '.join(known)}")
     try:
         open_live(name, source=source or RING, filter=filter or None, promisc=False, ring_mb=1).close()
     except NoRing:
         # no obstacle where libpcap may be tried
         if source is not None:
             raise
+
+
+def _libpcap_devices() -> list[str]:
+    import pcapy  # lazily: it loads libpcap
+
+    try:
+        return list(pcapy.findalldevs())
+    except pcapy.PcapError:
+        return []
 
 
 def has_tags(interface: str) -> bool:
