@@ -237,6 +237,20 @@ def test_servers_that_fail() -> None:
         assert done.stderr.splitlines()[-1].startswith("Error: of 2 requests with user names 1 were sent")
 
 
+@pytest.mark.parametrize(
+    ("name", "mode", "route"), [("dns-udp.pcap", "dns", "dns"), ("app-radius.pcap", "radius", "tags")]
+)
+def test_a_server_gets_time_to_recover(name: str, mode: str, route: str) -> None:
+    """Repetitions wait (kflow-wire.md 4.1), also at the end of a replay, when what is left is sent."""
+    with serve(mode=mode) as server:
+        server.faults[route].extend([Fault("status", 503)] * 2)
+        to_kentik(server, name, f"--{mode}", "--device-name", "probe-1")
+        times = [seen.when for seen in server.requests if seen.route == route][:3]
+    # 0.5 s and 0.75 s, each give or take a half
+    assert 0.25 <= times[1] - times[0] < 1.5
+    assert 0.375 <= times[2] - times[1] < 2
+
+
 @pytest.mark.parametrize(("name", "mode"), [("dns-udp.pcap", "dns"), ("app-radius.pcap", "radius")])
 def test_parquet_has_what_jsonl_has(tmp_path: Path, name: str, mode: str) -> None:
     pq = pytest.importorskip("pyarrow.parquet", reason="missing: pyarrow")

@@ -160,7 +160,6 @@ class DnsSender(QueueWorker[Sequence[DnsResponse]]):
                 {},
                 attempts=ATTEMPTS,
                 backoff=self._backoff,
-                stop=self._stop,
                 deadline=lambda: self._deadline,
             )
             if not _accepted(answer):

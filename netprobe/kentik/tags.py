@@ -68,7 +68,6 @@ class TagSender(QueueWorker[TagRequest]):
                 {"Content-Type": "application/json"},
                 attempts=ATTEMPTS,
                 backoff=self._backoff,
-                stop=self._stop,
                 deadline=lambda: self._deadline,
             )
             if not 200 <= answer.status < 300:

@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from netprobe.kentik.errors import RequestFailed
@@ -18,6 +19,7 @@ LOG = logging.getLogger("netprobe.kentik")
 
 ERRORS_MAX = 100
 HAND_OVER_S = 0.01
+LOOK_S = 0.1
 
 T = TypeVar("T")
 
@@ -53,13 +55,12 @@ def send_patiently(
     *,
     attempts: int,
     backoff: Backoff,
-    stop: threading.Event,
-    deadline: Any,
+    deadline: Callable[[], float | None],
 ) -> Answer:
     """POST, repeated after a broken connection or a server's failure. RequestFailed when that did not help.
 
-    `deadline()`: the point on the monotonic clock behind which nothing is begun, or None. A set `stop` ends
-    the waits between attempts, not the attempts.
+    `deadline()`: the point on the monotonic clock behind which nothing is begun, or None; it may come up, or
+    come nearer, at any time.
     """
     failures = 0
     while True:
@@ -74,11 +75,21 @@ def send_patiently(
             failures += 1
             if failures >= attempts:
                 raise
-            wait = backoff.seconds(failures)
-            limit = deadline()
-            if limit is not None and time.monotonic() + wait >= limit:
+            if not _waited(backoff.seconds(failures), deadline):
                 raise
-            stop.wait(wait)
+
+
+def _waited(seconds: float, deadline: Callable[[], float | None]) -> bool:
+    """False as soon as the deadline is nearer than the end of the wait."""
+    end = time.monotonic() + seconds
+    while True:
+        limit = deadline()
+        if limit is not None and end >= limit:
+            return False
+        left = end - time.monotonic()
+        if left <= 0:
+            return True
+        time.sleep(min(left, LOOK_S))
 
 
 class QueueWorker(Generic[T]):
