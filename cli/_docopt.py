@@ -18,6 +18,8 @@ import docopt
 __all__ = ["UsageError", "called_name", "integer", "parse"]
 
 
+#: these end the program, whatever else is given
+PRINTING = ("-h", "--help", "-V", "--version")
 #: of the largest number of 64 bits
 DIGITS_MAX = 20
 
@@ -32,17 +34,20 @@ def called_name(default: str) -> str:
     return default if name in ("", "-c", "pytest") or name.endswith(".py") else name
 
 
-def parse(usage: str, argv: list[str], version: str, *, repeatable: Collection[str] = ()) -> dict[str, Any]:
+def parse(
+    usage: str, argv: list[str], version: str, *, repeatable: Collection[str] = (), strict: bool = False
+) -> dict[str, Any]:
     """Arguments by the names of the usage text, defaults filled in.
 
-    `repeatable`: flags that may be given several times; the usage text must say so by `...`.
+    `repeatable`: flags that may be given several times; the usage text must say so by `...`. `strict`: other
+    flags without a value may not either, which otherwise say again what they said.
 
     --help and --version print to standard output and leave by SystemExit(0). The usage text must take its
     positional arguments after `[--]`.
     """
     options = docopt.parse_options(usage)
     names = {name: option for option in options for name in (option.short, option.longer) if name}
-    words = _Words(argv, names, repeatable)
+    words = _Words(argv, names, repeatable, strict=strict)
     try:
         return dict(_printed(lambda: docopt.docopt(usage, words.plain(), version=version)))
     except docopt.DocoptExit:
@@ -71,10 +76,13 @@ def _printed(read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 class _Words:
     """One command line on its way into plain form: `--long=value`, `-s value`, then `--` and the rest."""
 
-    def __init__(self, argv: list[str], options: dict[str, Any], repeatable: Collection[str]) -> None:
+    def __init__(
+        self, argv: list[str], options: dict[str, Any], repeatable: Collection[str], *, strict: bool
+    ) -> None:
         self._rest = list(reversed(argv))
         self._options = options
         self._repeatable = repeatable
+        self._strict = strict
         self._out: list[str] = []
         self._given: set[str] = set()
         self.positional: list[str] = []
@@ -141,6 +149,8 @@ class _Words:
     def _flag(self, name: str) -> None:
         if self._note(name) or name in self._repeatable:
             self._out.append(name)
+        elif self._strict and name not in PRINTING:
+            raise UsageError(f"{name} is given twice")
 
     def _note(self, name: str) -> bool:
         """False when the flag was given before, by this name or its other one."""

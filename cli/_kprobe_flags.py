@@ -150,7 +150,7 @@ class Options:
 def read_flags(program: str, version: str, argv: list[str]) -> Options:
     """UsageError: a line for the user. SystemExit(0) behind --help and --version."""
     usage = USAGE.replace("{prog}", program)
-    arguments = parse(usage, _mode_flags(argv, usage), version, repeatable=REPEATABLE)
+    arguments = parse(usage, _mode_flags(argv, usage), version, repeatable=REPEATABLE, strict=True)
     return _options(arguments)
 
 

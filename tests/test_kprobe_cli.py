@@ -273,6 +273,8 @@ def test_cut_and_foreign_files(tmp_path: Path) -> None:
         ("--read x --email a@b --token t --device-ip nowhere", "--device-ip nowhere: not an IP address"),
         ("--read x --email a@b --token t --api-url ftp://x", "--api-url ftp://x: not a URL"),
         ("--read x --read y", "--read is given twice"),
+        ("-i x --promisc --promisc", "--promisc is given twice"),
+        ("--read x --dns --no-decode --dns", "--dns is given twice"),
         ("--device-nam", "--device-name needs a value"),
         ("--no-decod3", "did you mean --no-decode?"),
     ],
