@@ -801,9 +801,10 @@ def test_status() -> None:
                 with pytest.raises(urllib.error.HTTPError) as caught:
                     urllib.request.urlopen(f"http://127.0.0.1:{port}{path}")
                 assert (caught.value.code, caught.value.read()) == (404, b"404 page not found\n")
-            request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/status", data=b"x", method="POST")
-            with urllib.request.urlopen(request) as answer:
-                assert answer.status == 200
+            for method in ("POST", "DELETE", "TRACE", "PROPFIND"):
+                request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/status", b"x", method=method)
+                with urllib.request.urlopen(request) as answer:
+                    assert answer.status == 200
         server.verify()
         with pytest.raises(urllib.error.URLError):
             urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/status", timeout=2)
