@@ -26,7 +26,7 @@ NAMES = ["http.pcap", "dns-udp.pcap", "dns-tcp.pcap", "bgp.pcap", "dhcp.pcap", "
 
 
 def kprobe(*flags: str | Path, code: int = 0, **keywords: Any) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("KENTIK_")}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("KENTIK_", "RUST_LOG"))}
     environment.update(keywords.pop("env", {}))
     done = subprocess.run(
         [*KPROBE, *map(str, flags)],
