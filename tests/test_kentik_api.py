@@ -563,6 +563,15 @@ def test_private_and_odd_addresses() -> None:
     assert [str(entry) for entry in interface(*entries).global_unicast()] == ["10.0.0.1/8", "fd00::1/64"]
 
 
+def test_null_is_an_empty_list_of_interfaces(server: KentikServer) -> None:
+    """As servers in Go put it."""
+    api, device = device_of(server)
+    server.faults["interfaces"].append(Fault("status", 200, body=b"null"))
+    here = interface("10.0.0.1/24")
+    assert register(api, device, here) is None
+    assert server.interface_puts == [wanted(here)]
+
+
 @pytest.mark.parametrize("route", ["interfaces", "update"])
 @pytest.mark.parametrize(
     "fault", [Fault("status", 500), Fault("status", 404), Fault("garbage"), Fault("reset")]

@@ -28,7 +28,10 @@ from test_kprobe_cli import CAPTURES, CREDENTIALS, KPROBE, kprobe
 
 pytestmark = [pytest.mark.root, pytest.mark.tool("tcpdump", "tshark", "ethtool")]
 
-ENVIRONMENT = {**{k: v for k, v in os.environ.items() if not k.startswith(("KENTIK_", "RUST_LOG"))}, **CREDENTIALS}
+ENVIRONMENT = {
+    **{k: v for k, v in os.environ.items() if not k.startswith(("KENTIK_", "RUST_LOG"))},
+    **CREDENTIALS,
+}
 
 
 #: of packets that ICMP quotes nothing is wanted; and of what hosts send by themselves
