@@ -94,6 +94,12 @@ def test_defaults() -> None:
         assert getattr(given, name) == expected.get(name, False if setting.switch else None), name
 
 
+def test_an_address_may_stand_in_brackets() -> None:
+    given = merged("-l", "[::1]", "--otel-host=[fd00::1]")
+    assert (given.host, given.otel_host) == ("::1", "fd00::1")
+    assert merged("eth0", config="host: '[::]'").host == "::"
+
+
 SWITCHES = [(name, setting.flag, setting.key) for name, setting in settings() if setting.switch]
 
 

@@ -290,9 +290,15 @@ def test_bad_certificates(pairs: Path, tmp_path: Path) -> None:
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: \x00\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+        # two answers to where the body ends (RFC 9112 6.1)
+        (POST + b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n2\r\n{}\r\n0\r\n\r\n", 400),
+        (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
         (b"GET " + b"/x" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 5000 + b"\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 16_384 + b"\r\n\r\n", 431),
     ],
     ids=lambda value: None if isinstance(value, int) else repr(value[:24]),
 )
@@ -305,11 +311,58 @@ def test_no_http(server: Running, caplog: Any, data: bytes, status: int) -> None
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def test_absolute_and_odd_targets(server: Running) -> None:
-    for target in (b"http://a/healthz", b"*", b"a:1", b"?x", b"//", b"/%", b"/%zz", b"/\x7e"):
+@pytest.mark.parametrize("authority", ["http://a", "HTTP://other:1", "https://[::1]:10853"])
+def test_absolute_form(server: Running, caplog: Any, authority: str) -> None:
+    """As a client speaks to a proxy; every server must take it (RFC 9112 3.2.2)."""
+    with caplog.at_level(logging.INFO):
+        for path, status in (("/api/v1/metrics/app", 200), ("/metrics?x=http://a", 200), ("/nothing", 404)):
+            head = f"GET {authority}{path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+            assert statuses(server.send(head.encode())) == [status], path
+        body = b"Content-Length: 2\r\nConnection: close\r\n\r\n{}"
+        answer = server.send(POST.replace(b" /", f" {authority}/".encode()) + body)
+        assert answer.endswith(b'{"error":"invalid schema"}')
+    texts = [record.getMessage() for record in caplog.records if record.getMessage().startswith("REQUEST")]
+    assert texts == [
+        "REQUEST: GET /api/v1/metrics/app 200",
+        "REQUEST: GET /metrics 200",
+        "REQUEST: GET /nothing 404",
+        "REQUEST: POST /api/v1/taps 500",
+    ]
+
+
+@pytest.mark.parametrize("target", ["http://a", "http://a?x"])
+def test_absolute_form_without_a_path(server: Running, target: str) -> None:
+    answer = server.send(f"GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+    assert statuses(answer) == [200] and b"<html" in answer
+
+
+def test_odd_targets(server: Running) -> None:
+    absolute = (b"ftp://a/healthz", b"http:///", b"http://u@a/")
+    for target in (*absolute, b"*", b"a:1", b"?x", b"//", b"/%", b"/%zz", b"/\x7e"):
         answer = server.send(b"GET " + target + b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        assert statuses(answer)[0] in (400, 404), target
+        assert statuses(answer) == [404], target
     still_serves(server)
+
+
+def test_odd_hosts(server: Running) -> None:
+    for host in (b"", b"a:", b"[fe80::1]:80", b"a_b.c-d"):
+        assert statuses(server.send(LAST.replace(b"Host: a", b"Host: " + host))) == [200], host
+
+
+def test_line_end_before_a_request(server: Running) -> None:
+    """Left over from a body whose client has added one (RFC 9112 2.2)."""
+    assert statuses(server.send(b"\r\n" + LAST)) == [200]
+
+
+def test_largest_head(server: Running) -> None:
+    head = b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX: "
+    assert statuses(server.send(head + b"y" * (16_384 - len(head) - 4) + b"\r\n\r\n")) == [200]
+
+
+def test_why_it_is_no_http(server: Running) -> None:
+    answer = server.send(b"GET / HTTP/1.1\r\n\r\n")
+    assert answer.endswith(b"not HTTP/1.1: Missing mandatory Host: header")
+    assert re.search(rb"\r\n[Dd]ate: \w{3}, \d", answer)
 
 
 def test_http_1_0(server: Running) -> None:
@@ -334,6 +387,11 @@ def test_huge_body(server: Running) -> None:
     )
     assert answer.status_code == 413
     assert str(BODY_LIMIT) in answer.json()["error"]
+    # a client that asks first need not send it
+    head = POST + b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n" % (BODY_LIMIT + 1)
+    with server.connect() as connection:
+        connection.sendall(head)
+        assert statuses(connection.recv(4096)) == [413]
     # the largest that is taken
     answer = requests.post(
         server.url + "/api/v1/taps",

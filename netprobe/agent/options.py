@@ -67,6 +67,11 @@ def _text(text: str) -> str | None:
     return text or None
 
 
+def _host(text: str) -> str:
+    # an IPv6 address as it stands in URLs
+    return text[1:-1] if text.startswith("[") and text.endswith("]") else text
+
+
 def _style(text: str) -> str:
     if text in PROM_STYLES:
         return text
@@ -126,7 +131,7 @@ class Options:
     pid_file: str | None = _value("--pid-file", _path)
     user: str | None = _value("--user", _text)
 
-    host: str = _value("-l", str, "localhost", key="host")
+    host: str = _value("-l", _host, "localhost", key="host")
     #: the range is judged when binding, whose message is a wire literal
     port: int = _value("-p", _count(-(10**18), wanted="0 to 65535"), 10853, key="port")
     tls: bool = _switch("--tls")
@@ -150,7 +155,7 @@ class Options:
     default_service_registry: str | None = _value("--default-service-registry", _path)
 
     otel: bool = _switch("--otel")
-    otel_host: str = _value("--otel-host", str, "localhost")
+    otel_host: str = _value("--otel-host", _host, "localhost")
     otel_port: int = _value("--otel-port", _count(1, 65535), 4318)
     otel_path: str = _value("--otel-path", str, "/v1/metrics")
     otel_interval: int = _value("--otel-interval", _count(1), 60)

@@ -11,11 +11,13 @@ import asyncio
 import enum
 import logging
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from netprobe.agent.heads import Connection
 from netprobe.agent.health import Health
 
 __all__ = ["Limits", "Places", "protocol_class"]
@@ -28,7 +30,9 @@ _REASONS = {
     400: b"Bad Request",
     408: b"Request Timeout",
     431: b"Request Header Fields Too Large",
+    501: b"Not Implemented",
     503: b"Service Unavailable",
+    505: b"HTTP Version Not Supported",
 }
 
 
@@ -87,6 +91,7 @@ class GuardedProtocol(H11Protocol):
 
     def __init__(self, *args: Any, **keys: Any) -> None:
         super().__init__(*args, **keys)
+        self.conn: Connection = Connection(self.places.limits.header_bytes)
         # the app has its own line for each request
         self.access_log = False
         self._timer: asyncio.TimerHandle | None = None
@@ -170,15 +175,14 @@ class GuardedProtocol(H11Protocol):
     # --- what goes wrong ---
 
     def send_400_response(self, msg: str) -> None:
-        # h11 says 431 for a head that is too large
-        large = len(self.conn.trailing_data[0]) >= self.places.limits.header_bytes
-        self.places.health.refused["header" if large else "malformed"] += 1
+        status, reason = self.conn.refusal
+        self.places.health.refused["header" if status == 431 else "malformed"] += 1
         log.debug("a connection that is no HTTP, or whose head is too large")
         self._cancel()
-        if large:
+        if status == 431:
             self._say(431, "the head of the request is too large")
         else:
-            self._say(400, "not HTTP/1.1")
+            self._say(status if status in _REASONS else 400, f"not HTTP/1.1: {reason}")
 
     def _unsupported_upgrade_warning(self) -> None:
         """An upgrade that is not offered is no news: the request is answered as it is."""
@@ -190,6 +194,7 @@ class GuardedProtocol(H11Protocol):
             headers = [
                 (b"content-type", b"text/plain"),
                 (b"content-length", b"%d" % len(body)),
+                (b"date", formatdate(usegmt=True).encode()),
                 (b"connection", b"close"),
             ]
             try:

@@ -90,7 +90,6 @@ class Server:
             proxy_headers=False,
             server_header=False,
             date_header=False,
-            h11_max_incomplete_event_size=self.limits.header_bytes,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
         self._uvicorn = _Uvicorn(config, self, places)

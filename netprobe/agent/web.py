@@ -164,13 +164,17 @@ def guarded(row: Route, function: Callable[[], Answer]) -> Answer:
 
 async def _body(request: Request) -> bytes | Answer:
     """The request's body, within limits of size and time."""
+    too_large = failure(413, f"the body is larger than {BODY_LIMIT} bytes", "json")
+    if int(_only(request, b"content-length") or 0) > BODY_LIMIT:
+        # before it is sent, if the client asks first
+        return too_large
     found = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for piece in request.stream():
                 found += piece
                 if len(found) > BODY_LIMIT:
-                    return failure(413, f"the body is larger than {BODY_LIMIT} bytes", "json")
+                    return too_large
     except TimeoutError:
         return failure(408, f"the body did not come within {BODY_SECONDS:.0f} s", "json")
     return bytes(found)
