@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import logging
 import os
 import re
@@ -595,6 +596,26 @@ def test_parent_waits_until_the_child_is_ready(tmp_path: Path) -> None:
     assert done.stdout == ""
     assert seen.read_text().split("\n") == ["/", "True", str(0o027), *["/dev/null"] * 3]
     wait_gone(int(done.stderr.split()[-1]))
+
+
+def test_child_keeps_nothing_of_who_started_it(tmp_path: Path) -> None:
+    """A lock or a pipe of a script would be held for as long as the agent runs."""
+    held = tmp_path / "held"
+    held.touch()
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    code = (
+        "from netprobe.agent.daemon import daemonize\nlaunch = daemonize()\nlaunch.ready()\n"
+        f"open({str(go)!r}).read()"
+    )
+    with held.open() as script:
+        fcntl.flock(script, fcntl.LOCK_EX)
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=60, pass_fds=[script.fileno()])
+    try:
+        with held.open() as other:
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        go.open("w").close()
 
 
 @pytest.mark.parametrize(

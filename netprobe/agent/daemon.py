@@ -66,8 +66,8 @@ def keep_standard_streams() -> None:
 def daemonize() -> Launch:
     """Go on in a child in the background; the parent waits for its report and leaves.
 
-    No thread may run yet. The child leads a session of its own, its standard streams are the null device, its
-    directory is /.
+    No thread may run and no file be open yet. The child leads a session of its own, its standard streams are
+    the null device, its directory is /.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -83,9 +83,18 @@ def daemonize() -> Launch:
     null = os.open(os.devnull, os.O_RDWR)
     for fd in range(3):
         os.dup2(null, fd)
-    if null > 2:
-        os.close(null)
+    _close_all_but(writer)
     return Launch(writer)
+
+
+def _close_all_but(kept: int) -> None:
+    """Whatever else the starting process had open, a pipe or a lock, would stay open as long as we run."""
+    for link in list(Path("/proc/self/fd").iterdir()):
+        fd = int(link.name)
+        if fd > 2 and fd != kept:
+            # the folder that is being read is gone already
+            with contextlib.suppress(OSError):
+                os.close(fd)
 
 
 def _wait(child: int, reader: int) -> NoReturn:
