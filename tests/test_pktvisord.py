@@ -480,6 +480,33 @@ def test_receiver_of_otlp_that_is_not_there(alone: netns.Namespace, tmp_path: Pa
     assert agent.stop() == 0
 
 
+@root
+def test_agents_own_numbers_are_those_of_the_page(alone: netns.Namespace) -> None:
+    """Each metric that docs/prometheus.md has a row for, with its type, and no other."""
+    page = (ROOT / "docs" / "prometheus.md").read_text()
+    written = dict(re.findall(r"^\| `(netprobe_\w+)` \| (\w+) \|", page, re.MULTILINE))
+    agent = Agent(alone, "--otel", "--otel-port", "9", "--otel-interval", "1", "lo")
+    agent.wait_log(r"\[warning\] .*localhost:9/v1/metrics")
+    netns.until(lambda: agent.total() > 0)
+    text = agent.metrics("/metrics/agent")
+    assert dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE)) == written
+    assert int(re.findall(r"^netprobe_otlp_failed_attempts_total\S* (\d+)$", text, re.MULTILINE)[0]) >= 1
+    assert agent.stop() == 0
+
+
+def test_intervals_of_otlp_that_no_clock_can_wait_for() -> None:
+    for interval in ("0", "31536001", "1" + 20 * "0"):
+        done = subprocess.run(
+            [*PKTVISORD, "--otel", "--otel-interval", interval, "--admin-api"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"pktvisord: --otel-interval '{interval}': ")
+        assert done.stderr.endswith("expected 1 to 31536000\n")
+
+
 @pytest.mark.parametrize("package", ["uvicorn", "yaml"])
 def test_without_the_extra(package: str) -> None:
     """A plain `pip install` lacks what only the agent needs: the message says what to install."""

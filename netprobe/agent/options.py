@@ -26,6 +26,8 @@ __all__ = [
 ]
 
 PROM_STYLES = ("classic", "modern")
+#: in seconds; beyond some centuries a thread cannot wait
+YEAR = 365 * 86400
 #: keys of inputs that name files or sockets
 INPUT_PATHS = ("pcap_file", "dnstap_file", "socket")
 #: YAML 1.1, in any of its three cases
@@ -158,7 +160,7 @@ class Options:
     otel_host: str = _value("--otel-host", _host, "localhost")
     otel_port: int = _value("--otel-port", _count(1, 65535), 4318)
     otel_path: str = _value("--otel-path", str, "/v1/metrics")
-    otel_interval: int = _value("--otel-interval", _count(1), 60)
+    otel_interval: int = _value("--otel-interval", _count(1, YEAR), 60)
     otel_tls: bool = _switch("--otel-tls")
     otel_tls_cert: str | None = _value("--otel-tls-cert", _path)
     otel_tls_key: str | None = _value("--otel-tls-key", _path)
@@ -188,6 +190,8 @@ class Options:
         """What was probably not meant."""
         if not self.tls and (self.tls_cert or self.tls_key):
             yield "--tls-cert and --tls-key have no effect without --tls: this is plain HTTP"
+        if not self.otel_tls and (self.otel_tls_cert or self.otel_tls_key):
+            yield "--otel-tls-cert and --otel-tls-key have no effect without --otel-tls: this is plain HTTP"
         if self.admin_token_file and not self.admin_api:
             yield "--admin-token-file has no effect without --admin-api"
         if self.iface is None and (self.bpf or self.host_spec):

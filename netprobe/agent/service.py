@@ -213,6 +213,8 @@ class Service:
             stop=self._stop_by_request,
             version=__version__,
         )
+        if self._pusher is not None:
+            app.health.extra.append(self._pusher)
         self._server = Server(app, listener=listener)
         self._web = threading.Thread(target=self._serve_web, name="web", daemon=True)
         self._web.start()
