@@ -47,6 +47,9 @@ def test_unit_gives_what_the_agent_needs_and_no_more() -> None:
     assert found["CapabilityBoundingSet"] == found["AmbientCapabilities"] == ["CAP_NET_RAW CAP_NET_ADMIN"]
     assert set(found["RestrictAddressFamilies"][0].split()) >= {"AF_PACKET", "AF_INET", "AF_INET6", "AF_UNIX"}
     assert found["ExecReload"] == ["/bin/kill -HUP $MAINPID"]
+    # two threads and five descriptors for each input: a thousand policies may have as many
+    assert int(found["TasksMax"][0]) > 2 * 1000
+    assert int(found["LimitNOFILE"][0]) > 5 * 1000
 
 
 @pytest.mark.tool("systemd-analyze")

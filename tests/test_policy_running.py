@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
+import resource
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -14,6 +17,7 @@ import pytest
 from netns import until
 
 import netprobe
+from netprobe.errors import InputError
 from netprobe.policy.manager import Manager
 
 MOCK = {"pcap_source": "mock", "host_spec": "192.168.0.0/24"}
@@ -166,6 +170,54 @@ def test_mock_source() -> None:
         assert found["p-t-n"]["packets"]["in"] + found["p-t-n"]["packets"]["out"] >= 5
         assert found["p-t-d"]["dns"]["wire_packets"]["udp"] >= 5
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("input-")]
+
+
+@pytest.mark.parametrize("which", ["input-", "input-tick"])
+def test_no_thread_is_left(which: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit of the system: said as what it is, the others go on, nothing is left of the policy."""
+    start = threading.Thread.start
+
+    def limited(thread: threading.Thread) -> None:
+        if thread.name.startswith(which) and (which == "input-tick" or thread.name != "input-tick"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with running() as manager:
+        tap(manager, "made", MOCK)
+        policy(manager, "first", {"net": {"type": "net"}}, tap="made")
+        before = threading.active_count()
+        monkeypatch.setattr(threading.Thread, "start", limited)
+        with pytest.raises(InputError, match=r"\[second\] failed to start: .*new thread.*TasksMax"):
+            policy(manager, "second", {"net": {"type": "net"}}, tap="made", config={"bpf": ""})
+        monkeypatch.undo()
+        assert threading.active_count() == before
+        assert len(manager.inputs) == 1
+        assert "second" not in manager.policies
+        policy(manager, "second", {"net": {"type": "net"}}, tap="made", config={"bpf": ""})
+
+
+@pytest.mark.root
+def test_no_descriptor_is_left() -> None:
+    with netns.Namespace("few") as ns, ns.inside(), running() as manager:
+        tap(manager, "lo", {"iface": "lo", "ring_mb": 1})
+        # what is loaded for a filter is loaded
+        policy(manager, "first", {"net": {"type": "net"}}, tap="lo", config={"bpf": "tcp"})
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        for spare in range(8):
+            number = os.dup(0)
+            os.close(number)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (number + spare, limits[1]))
+            try:
+                policy(manager, "second", {"net": {"type": "net"}}, tap="lo", config={"bpf": "udp"})
+            except InputError as problem:
+                assert re.search(r"\[second\] failed to start: .*too many open files", str(problem).lower())
+            else:
+                manager.remove_policy("second")
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            assert len(manager.inputs) == 1
+        policy(manager, "second", {"net": {"type": "net"}}, tap="lo", config={"bpf": "udp"})
+        assert all(one.running for one in manager.inputs.values())
 
 
 def test_mock_input() -> None:

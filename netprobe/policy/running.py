@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from netprobe._core.clock import Clock
@@ -109,14 +110,21 @@ class InputStream:
         with self._lock:
             if self._started:
                 return
-            opened = open_input(self.input_type, self.config, self.clock, self._stop)
+            self._open()
             self._started = True
-            self._use(opened)
-            self._thread = threading.Thread(target=self._run, name=f"input-{self.name}"[:15], daemon=True)
-            self._thread.start()
+            self._thread = self._begin(self._run, f"input-{self.name}"[:15])
             if not self.recorded:
-                self._ticker = threading.Thread(target=self._tick, name="input-tick", daemon=True)
-                self._ticker.start()
+                self._ticker = self._begin(self._tick, "input-tick")
+
+    def _begin(self, run: Callable[[], None], name: str) -> threading.Thread:
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as problem:
+            raise InputError(
+                f"input {self.name}: {problem}: raise the limit on threads (TasksMax of a unit, ulimit -u)"
+            ) from None
+        return thread
 
     def stop(self) -> None:
         """End the capture; handler sets that are still attached close their open buckets."""
@@ -174,6 +182,23 @@ class InputStream:
         return self._thread is not None and not self._thread.is_alive()
 
     # --- the capture thread ---
+
+    def _open(self) -> Opened:
+        """Open the source and read it from now on. InputError, ConfigError."""
+        try:
+            opened = open_input(self.input_type, self.config, self.clock, self._stop)
+            try:
+                self._use(opened)
+            except BaseException:
+                opened.close()
+                raise
+        except OSError as problem:
+            # what nobody expects when something is opened: there are no descriptors left, for one
+            reason = (problem.strerror or str(problem)).lower()
+            if problem.errno in (errno.EMFILE, errno.ENFILE):
+                reason += ": raise the limit on files (LimitNOFILE of a unit, ulimit -n)"
+            raise InputError(f"input {self.name}: {reason}") from None
+        return opened
 
     def _use(self, opened: Opened) -> None:
         """Read this from now on."""
@@ -246,10 +271,9 @@ class InputStream:
             if self._stop.is_set():
                 return False
             try:
-                opened = open_input(self.input_type, self.config, self.clock, self._stop)
+                opened = self._open()
             except NetprobeError:
                 continue
-            self._use(opened)
             LOG.warning("input %s: interface %s is back", self.name, opened.iface)
             return True
         return False
