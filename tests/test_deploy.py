@@ -507,6 +507,9 @@ def test_entry_of_the_container(tmp_path: Path) -> None:
     (tmp_path / "custom-iana.csv").touch()
     shown = f"--default-service-registry {tmp_path}/custom-iana.csv --default-geo-city {tmp_path}/city.mmdb"
     assert entry("pktvisord", "eth0").stdout == f"pktvisord {shown} eth0\n"
+    # one that the caller names stands alone: the agent refuses a flag that is given twice
+    own = ["--default-geo-city", "/my own.mmdb", "--default-service-registry=/mine.csv", "eth0"]
+    assert entry("pktvisord", *own).stdout == f"pktvisord {' '.join(own)}\n"
     assert entry("pktvisor", "-p", "1").stdout == "pktvisor-cli -p 1\n"
     assert entry("pktvisor-pcap", "a b").stdout == "pktvisor-pcap a b\n"
     for argv in ((), ("sh", "-c", "true")):

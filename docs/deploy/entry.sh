@@ -5,9 +5,13 @@
 case ${1:-} in
 pktvisord)
   shift
-  [ ! -e "${GEO:=/geo-db}/city.mmdb" ] || set -- --default-geo-city "$GEO/city.mmdb" "$@"
-  [ ! -e "$GEO/asn.mmdb" ] || set -- --default-geo-asn "$GEO/asn.mmdb" "$@"
-  [ ! -e "${IANA:=/iana}/custom-iana.csv" ] || set -- --default-service-registry "$IANA/custom-iana.csv" "$@"
+  for row in "geo-city ${GEO:=/geo-db}/city.mmdb" "geo-asn $GEO/asn.mmdb" \
+    "service-registry ${IANA:=/iana}/custom-iana.csv"; do
+    flag=--default-${row%% *} file=${row#* }
+    # a flag that is given twice is refused
+    case " $* " in *" $flag"[=\ ]*) continue ;; esac
+    [ ! -e "$file" ] || set -- "$flag" "$file" "$@"
+  done
   exec pktvisord "$@"
   ;;
 pktvisor-reader | pktvisor-pcap | pktvisor-cli | kprobe) exec "$@" ;;
