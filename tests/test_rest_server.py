@@ -349,9 +349,28 @@ def test_odd_hosts(server: Running) -> None:
         assert statuses(server.send(LAST.replace(b"Host: a", b"Host: " + host))) == [200], host
 
 
-def test_line_end_before_a_request(server: Running) -> None:
+def test_line_ends_before_a_request(server: Running) -> None:
     """Left over from a body whose client has added one (RFC 9112 2.2)."""
     assert statuses(server.send(b"\r\n" + LAST)) == [200]
+    post = POST + b"Content-Length: 2\r\n\r\n{}"
+    assert statuses(server.send(post + b"\r\n" + LAST)) == [500, 200]
+    assert statuses(server.send((GET + b"\r\n\r\n") * 3 + LAST)) == [200] * 4
+    assert statuses(server.send(GET + b"\r\n" * 50_000 + LAST)) == [200] * 2
+    assert statuses(server.send(GET + b"\r\nrubbish\r\n\r\n")) == [200, 400]
+    assert refused(server) == {"malformed": 1}
+
+
+def test_line_ends_between_requests(quick: Running) -> None:
+    """They begin nothing: no answer says that the rest was slow, and they do not keep the connection."""
+    with quick.connect() as connection:
+        connection.sendall(GET)
+        assert statuses(connection.recv(4096)) == [200]
+        for _ in range(4):
+            connection.sendall(b"\r\n")
+            time.sleep(0.05)
+        seconds, data = seconds_until_closed(connection)
+    assert data == b"" and seconds < 2 * QUICK.idle_seconds
+    assert refused(quick) == {}
 
 
 def test_largest_head(server: Running) -> None:

@@ -9,6 +9,9 @@ import h11
 
 __all__ = ["Connection"]
 
+# h11's words for an empty line where a request should begin; it is consumed then
+EMPTY_LINE = "no request line received"
+
 # an authority without user information, which would be a trick (RFC 9110 4.2.4)
 ABSOLUTE = re.compile(rb"https?://[^/?@]+((?:[/?].*)?)", re.IGNORECASE)
 # uri-host [":" port], RFC 3986; nothing is a host too
@@ -30,6 +33,11 @@ class Connection(h11.Connection):
         # to h11 nothing means the end
         if data:
             super().receive_data(data)
+
+    @property
+    def after_empty_line(self) -> bytes | None:
+        """If nothing but an empty line was refused: what came after it, for another connection's start."""
+        return self.trailing_data[0] if self.refusal[1] == EMPTY_LINE else None
 
     def next_event(self) -> Any:
         try:

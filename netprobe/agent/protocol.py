@@ -135,6 +135,9 @@ class GuardedProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         limits = self.places.limits
         if self._phase is Phase.IDLE:
+            if not data.strip(b"\r\n"):
+                # the end of the last request, as some clients see it
+                return
             self._enter(Phase.HEAD, limits.header_seconds)
         elif self._phase is Phase.LINGER:
             self._lingered += len(data)
@@ -176,6 +179,12 @@ class GuardedProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         status, reason = self.conn.refusal
+        rest = self.conn.after_empty_line
+        if rest is not None:
+            self.conn = Connection(self.places.limits.header_bytes)
+            self.conn.receive_data(rest)
+            self.handle_events()
+            return
         self.places.health.refused["header" if status == 431 else "malformed"] += 1
         log.debug("a connection that is no HTTP, or whose head is too large")
         self._cancel()
