@@ -310,6 +310,18 @@ def test_log_file_that_cannot_be_opened(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("clean_logging")
+def test_log_that_was_not_moved_is_not_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user that the agent has become may not be allowed to open what root has made."""
+    path = tmp_path / "agent.log"
+    log = open_log(str(path))
+    assert isinstance(log, FileLog)
+    monkeypatch.setattr("netprobe.agent.logs._open_file", lambda path: pytest.fail("opened again"))
+    log.reopen()
+    logging.info("still here")
+    assert path.read_text().endswith("still here\n")
+
+
+@pytest.mark.usefixtures("clean_logging")
 def test_log_is_reopened_after_it_was_moved(tmp_path: Path) -> None:
     path = tmp_path / "agent.log"
     log = open_log(str(path))

@@ -100,6 +100,10 @@ class FileLog(logging.Handler):
         """Open the path anew, after it was moved away. ConfigError: the old file stays."""
         if self._path is None:
             return
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(self._path), os.fstat(self._fd)):  # noqa: PTH116
+                # nobody has moved it, and a user that has become another one might not be let in again
+                return
         fd = _open_file(self._path)
         with self.lock or contextlib.nullcontext():
             old, self._fd = self._fd, fd
