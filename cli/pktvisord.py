@@ -67,7 +67,7 @@ Names:
   --default-geo-city FILE  Used when no other city database is named
   --default-geo-asn FILE   Used when no other one of autonomous systems is named
   --geo-cache-size N    Nothing: look-ups need no cache
-  --iana-service-port-registry FILE  Names of services, IANA's CSV
+  --iana-service-port-registry FILE  Names of services, IANA's CSV: checked, not shown by any handler yet
   --default-service-registry FILE    Used when no other registry is named
 
 Process:
