@@ -139,8 +139,10 @@ def option(code: int, value: bytes, order: str = "<") -> bytes:
     return struct.pack(order + "2H", code, len(value)) + pad4(value)
 
 
-def shb(order: str = "<", length: int = -1, options: bytes = b"") -> bytes:
-    return block(0x0A0D0D0A, struct.pack(order + "IHHq", 0x1A2B3C4D, 1, 0, length) + options, order)
+def shb(
+    order: str = "<", length: int = -1, options: bytes = b"", version: tuple[int, int] = (1, 0)
+) -> bytes:
+    return block(0x0A0D0D0A, struct.pack(order + "IHHq", 0x1A2B3C4D, *version, length) + options, order)
 
 
 def idb(
@@ -413,6 +415,12 @@ def rarer_link_files() -> dict[str, bytes]:
             + [b"\x18\x41\3\xcf" + struct.pack(">H", ppp_kind(d)) + d for d in ds],
             107,
         ),
+        "frelay-addresses": pcap(
+            [b"\x18\x40\x21\3" + (b"\x8e" if is6(d) else b"\xcc") + d for d in ds]
+            + [b"\x18\x40\x40\x21\3" + (b"\x8e" if is6(d) else b"\xcc") + d for d in ds],
+            107,
+        ),
+        "frelay-cisco": pcap([b"\x18\x41" + struct.pack(">H", kind_of(d)) + d for d in ds], 107),
         "rfc1483-kinds": pcap(
             [b"\xfe\xfe\3" + (b"\x8e" if is6(d) else b"\xcc") + d for d in ds]
             + [b"\xaa\xaa\3\0\x80\xc2\0\7\0\0" + ether(d) for d in ds],
@@ -449,6 +457,8 @@ def rarer_tags() -> list[bytes]:
             (0x88E5, b"\0\0" + struct.pack(">I", 1) + kind + d + bytes(16)),  # MACsec in clear
             (0x88E5, b"\x20\0" + struct.pack(">I", 1) + bytes(8) + kind + d + bytes(16)),
             (0x88E5, b"\x2c\0" + struct.pack(">I", 1) + bytes(8) + bytes(60)),  # encrypted
+            (0xD28B, struct.pack(">HHQ", 1, 0x0010, 5 << 32) + kind + d),  # Arista's stamps
+            (0xD28B, struct.pack(">HHHI", 1, 0x0120, 5, 6) + kind + d),
             # a pseudowire's control word
             (0x8847, struct.pack(">I", 16 << 12 | 0x140) + b"\0\0\0\0\0\0\x0c\x0a\x0b\x0c" + inner[6:]),
             (0x8847, struct.pack(">I", 13 << 12 | 0x140) + d),  # associated channel
@@ -963,6 +973,7 @@ def formats() -> dict[str, bytes]:
         "ng-be": pcapng(frames, order=">"),
         "ng-empty": shb() + idb(),
         "ng-only-section": shb(),
+        "ng-version-1.2": shb(version=(1, 2)) + idb() + b"".join(epb(r) for r in usec),
     }
     for resol in (0, 3, 6, 9, 10, 0x80, 0x8A, 0x94, 0xA0):
         out[f"ng-tsresol-{resol:02x}"] = (
@@ -1047,6 +1058,7 @@ def damaged() -> dict[str, Damaged]:
         "ng-caplen-over-block": Damaged(
             ng + block(6, struct.pack("<5I", 0, 0, 0, 5000, 5000) + bytes(20)), len(frames)
         ),
+        "ng-version": Damaged(ng + shb(version=(1, 1)) + idb(), len(frames)),
         "ng-no-such-interface": Damaged(ng + epb(Rec(frames[0], START_NS, 60, 7)), len(frames)),
     }
 

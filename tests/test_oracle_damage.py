@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import generate
+import oracle
 import pytest
 
 import netprobe
@@ -93,13 +94,22 @@ def test_backwards_never_rotates(tmp_path: Path) -> None:
     assert packets["period"]["start_ts"] == generate.START_NS // 10**9
 
 
-def test_sub_second_overflow_is_time(tmp_path: Path) -> None:
-    """Microseconds of a million and more are seconds: 1.0, 2.5, 4.0, ... after each record's second."""
-    stamps = [
-        int(t) for chunk in netprobe.packets(write(tmp_path, ODD["sub-second-over"])) for t in chunk["ts"]
-    ]
-    frames = generate.stamped(generate.ethernet_frames()[:6])
-    assert stamps == [r.ts // 10**9 * 10**9 + 10**9 + i * 1_500_000_000 for i, r in enumerate(frames)]
+@pytest.mark.tool("tshark")
+@pytest.mark.parametrize("nano", [False, True])
+def test_sub_second_overflow_keeps_the_second(tmp_path: Path, nano: bool) -> None:
+    """A part of a second that is a second and more is no time; the record's second stands, as tshark has it."""
+    frames = generate.ethernet_frames()[:6]
+    data = bytearray(generate.pcap(frames, nano=nano))
+    second = 10**9 if nano else 10**6
+    # tshark's nanoseconds have 32 bits with a sign
+    parts = [0, second - 1, second, second + 5, 2 * second, 2 * second + second // 10]
+    for part, pos in zip(parts, generate.positions(bytes(data)), strict=True):
+        data[pos + 4 : pos + 8] = struct.pack("<I", part)
+    path = write(tmp_path, bytes(data))
+    stamps = [int(t) for chunk in netprobe.packets(path) for t in chunk["ts"]]
+    told = [row["frame.time_epoch"][0] for row in oracle.tshark(path, ["frame.time_epoch"], False)]
+    assert [t // 10**9 for t in stamps] == [int(t.partition(".")[0]) for t in told]
+    assert [t % 10**9 for t in stamps] == [min(p, second - 1) * 10**9 // second for p in parts]
 
 
 def test_bad_ip_headers(tmp_path: Path) -> None:
@@ -141,6 +151,14 @@ def half_header(folder: Path) -> Path:
     return write(folder, generate.pcap([])[:13])
 
 
+def archaic(folder: Path) -> Path:
+    return write(folder, generate.old_version([b"x" * 40], 1, 4))
+
+
+def later_ng(folder: Path) -> Path:
+    return write(folder, generate.shb(version=(2, 0)) + generate.idb())
+
+
 def unknown_link_type(folder: Path) -> Path:
     return write(folder, generate.pcap([b"x" * 40], generate.USER0))
 
@@ -155,6 +173,8 @@ ERRORS: dict[Callable[[Path], Path], str] = {
     directory: "(?i)directory",
     empty: "(?i)empty",
     half_header: "ends inside its header",
+    archaic: "has pcap version 1.4",
+    later_ng: "has pcapng version 2.0",
     unknown_link_type: "USER0",
     unknown_link_type_ng: "USER0",
 }

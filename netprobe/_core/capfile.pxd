@@ -48,6 +48,8 @@ cdef class CaptureReader(PacketSource):
     cdef int modified            # Kuznetzov record headers
     cdef int length_order        # version < 2.3: caplen and len swapped
     cdef uint64_t frac           # ns per sub-second unit of pcap
+    cdef uint32_t frac_max       # the largest such part of a second
+    cdef int major, minor        # version that nobody reads, where the file is refused for it, else -1
     cdef Interface *ifaces
     cdef uint32_t n_ifaces
     cdef uint32_t cap_ifaces

@@ -118,6 +118,7 @@ cdef class CaptureReader(PacketSource):
         self.prefix_data = self.prefix
         self.prefix_len = <uint32_t>len(self.prefix)
         self.frac = 1000
+        self.major = self.minor = -1
         cdef struct_stat st
         self.regular = fstat(self.fd, &st) == 0 and S_ISREG(st.st_mode)
 
@@ -166,6 +167,8 @@ cdef class CaptureReader(PacketSource):
         if have == 0 and self.block != NULL:
             return "is empty"
         head = bytes(self.block.buf[self.pos:self.pos + min(have, 4)]).hex(" ")
+        if self.major >= 0:
+            return f"has {self.format_name} version {self.major}.{self.minor}, which is not known"
         if self.format:
             return "ends inside its header"
         return f"is not a capture: it begins with {head}"
@@ -350,11 +353,16 @@ cdef class CaptureReader(PacketSource):
         self.format = 1
         self.modified = magic == 0xA1B2CD34U
         self.frac = 1 if magic == 0xA1B23C4DU else 1000
+        self.frac_max = 999999999 if self.frac == 1 else 999999
         if self._need(header) == 0:
             return -1
         p = self.block.buf + self.pos
         major = get16(p + 4, self.swapped)
         minor = get16(p + 6, self.swapped)
+        if major < 2:
+            self.major = major
+            self.minor = minor
+            return -1
         # before 2.3 the two lengths stood in the other order, 2.3 was written both ways (libpcap)
         if (major == 2 and minor < 3) or major == 543:
             self.length_order = 1
@@ -372,6 +380,7 @@ cdef class CaptureReader(PacketSource):
         cdef uint8_t *p = self.block.buf + self.pos
         cdef uint32_t bom
         cdef uint32_t total
+        cdef int major, minor
         memcpy(&bom, p + 8, 4)
         if bom == 0x1A2B3C4D:
             self.swapped = 0
@@ -382,6 +391,18 @@ cdef class CaptureReader(PacketSource):
             return -1
         total = get32(p + 4, self.swapped)
         if total < 28:
+            self.ended = END_DAMAGED
+            return -1
+        if self._need(16) == 0:
+            self._stop(END_CUT)
+            return -1
+        p = self.block.buf + self.pos
+        major = get16(p + 12, self.swapped)
+        minor = get16(p + 14, self.swapped)
+        # 1.2 is read like 1.0; what others would mean is not written down anywhere
+        if major != 1 or (minor != 0 and minor != 2):
+            self.major = major
+            self.minor = minor
             self.ended = END_DAMAGED
             return -1
         self.section_base = self.n_ifaces
@@ -461,7 +482,7 @@ cdef class CaptureReader(PacketSource):
 
     cdef int _pcap(self, Batch *b) noexcept nogil:
         cdef uint32_t head = MODIFIED_RECORD if self.modified else PCAP_RECORD
-        cdef uint32_t caplen, length, t, have
+        cdef uint32_t caplen, length, t, have, part
         cdef int swapped = self.swapped
         cdef int n = 0
         cdef uint8_t *p
@@ -496,7 +517,11 @@ cdef class CaptureReader(PacketSource):
                 p = self.block.buf + self.pos
             raw = &b.raw[n]
             raw.data = p + head
-            raw.ts = <int64_t>get32(p, swapped) * 1000000000 + <int64_t>get32(p + 4, swapped) * <int64_t>self.frac
+            # a part of a second of a second and more is wrong; the second itself need not be
+            part = get32(p + 4, swapped)
+            if not np_likely(part <= self.frac_max):
+                part = self.frac_max
+            raw.ts = <int64_t>get32(p, swapped) * 1000000000 + <int64_t>part * <int64_t>self.frac
             raw.caplen = caplen
             raw.wirelen = length
             raw.linktype = linktype

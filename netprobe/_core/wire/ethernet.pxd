@@ -33,6 +33,7 @@ cdef enum:
     ET_VNTAG = 0x8926
     ET_HSR = 0x892F
     ET_ETAG = 0x893F         # 802.1BR
+    ET_ARISTA = 0xD28B       # timestamps put in by a switch
     ET_QINQ_OLD1 = 0x9100
     ET_QINQ_OLD2 = 0x9200
     ET_QINQ_OLD3 = 0x9300
@@ -274,6 +275,18 @@ cdef inline void tags(Frame *f) noexcept nogil:
                 cut(f)
                 return
             f.off += 8 if f.next == ET_CMD or f.next == ET_ETAG else 6
+            f.next = be16(f.data + f.off - 2)
+            if f.next <= ET_LENGTH_MAX:
+                llc(f)
+        elif f.next == ET_ARISTA:
+            # kind 1 is a stamp; the low byte of its format says 64 (10) or 48 bits (20). Then an EtherType
+            if f.off + 14 > f.n:
+                cut(f)
+                return
+            if be16(f.data + f.off) != 1:
+                f.next = ET_NONE
+                return
+            f.off += 14 if f.data[f.off + 3] == 0x10 else 12
             f.next = be16(f.data + f.off - 2)
             if f.next <= ET_LENGTH_MAX:
                 llc(f)

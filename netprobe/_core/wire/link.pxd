@@ -160,21 +160,23 @@ cdef inline void ppp_or_cisco(Frame *f) noexcept nogil:
 
 
 cdef inline void frame_relay(Frame *f) noexcept nogil:
-    """Two-byte Q.922 address, then NLPID (RFC 2427)."""
+    """Q.922 address of two to four bytes, then NLPID (RFC 2427)."""
     cdef uint8_t nlpid
+    cdef uint16_t kind
     if f.off + 4 > f.n:
         cut(f)
         return
     f.off += 2
-    # two more address bytes while the extension bit is clear
+    # the address goes on while the extension bit is clear
     if not f.data[f.off - 1] & 1:
-        f.off += 2
+        f.off += 1 if f.data[f.off] & 1 else 2
     if f.off + 4 > f.n:
         cut(f)
         return
-    if f.data[f.off] == 0x08 and f.data[f.off + 1] == 0x00:
+    kind = be16(f.data + f.off)
+    if kind == ET_IPV4 or kind == ET_IPV6 or kind == ET_MPLS:
         # Cisco's encapsulation: an EtherType
-        f.next = ET_IPV4
+        f.next = kind
         f.off += 2
         return
     if f.data[f.off] == 0x03:
