@@ -139,9 +139,7 @@ def option(code: int, value: bytes, order: str = "<") -> bytes:
     return struct.pack(order + "2H", code, len(value)) + pad4(value)
 
 
-def shb(
-    order: str = "<", length: int = -1, options: bytes = b"", version: tuple[int, int] = (1, 0)
-) -> bytes:
+def shb(order: str = "<", length: int = -1, options: bytes = b"", version: tuple[int, int] = (1, 0)) -> bytes:
     return block(0x0A0D0D0A, struct.pack(order + "IHHq", 0x1A2B3C4D, *version, length) + options, order)
 
 

@@ -432,12 +432,63 @@ def test_missing_bytes_in_a_header_end_the_reading() -> None:
 
 
 def test_connection_whose_beginning_was_not_seen() -> None:
-    streams = Streams()
+    """kprobe's rule."""
+    streams = Streams(syn_only=True)
     c = Connection(streams)
     c.send(0, GET)
     c.send(1, OK)
     assert streams.records == []
     assert streams.counters()["no_syn"] == 1
+
+
+@pytest.mark.parametrize(
+    "before", [(), ((1, b"end of a body"),), ((1, b"end"), (0, b"\0\1\2"), (1, b"of it"))]
+)
+@pytest.mark.parametrize("start", [7, 23])
+def test_connection_that_is_read_from_the_middle(before: tuple[tuple[int, bytes], ...], start: int) -> None:
+    """From the first segment of each side that begins a message, which also tells who is the server."""
+    streams = Streams()
+    c = Connection(streams)
+    for side, data in before:
+        c.send(side, data)
+    for side, data in ((0, GET[:start]), (0, GET[start:]), (1, OK), (0, GET + GET), (1, OK + OK)):
+        c.send(side, data)
+    assert [r.get("status") for r in streams.records] == [None, 200, None, None, 200, 200]
+    assert {r["port"] for r in streams.records if "status" in r} == {80}
+    assert streams.counters()["no_syn"] == streams.counters()["errors"][HTTP] == 0
+
+
+def test_response_first_in_the_middle_of_a_connection() -> None:
+    """Without its request it is not reported, but the next pair is."""
+    streams = Streams()
+    c = Connection(streams)
+    for side, data in ((1, OK), (0, GET), (1, OK)):
+        c.send(side, data)
+    assert [(r["port"], r.get("status")) for r in streams.records] == [(40000, None), (80, 200)]
+    assert streams.counters()["unpaired"][HTTP] == 1
+
+
+@pytest.mark.parametrize("segments", [22, 24])
+def test_bulk_data_without_a_beginning_is_not_read_for_ever(segments: int) -> None:
+    streams = Streams()
+    c = Connection(streams)
+    for _ in range(segments):
+        c.send(1, b"x" * 1000)
+    c.send(0, GET)
+    assert len(streams.records) == streams.counters()["messages"][HTTP] == (segments < 24)
+    assert streams.counters()["no_syn"] == (segments == 24)
+
+
+@given(
+    data=st.binary(max_size=16)
+    | st.sampled_from([b"GET / HTTP/1.1", b"HTTP/1.1 200 OK"]).map(lambda t: t[:9])
+)
+def test_begins_agrees_with_the_parsers(data: bytes) -> None:
+    """Whatever the parsers of first lines take is a beginning."""
+    if http.status_line(data):
+        assert http.begins(data) == 2
+    elif http.request_line(data):
+        assert http.begins(data) == 1
 
 
 def test_idle_limit_is_a_minute() -> None:

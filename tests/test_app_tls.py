@@ -19,6 +19,25 @@ from netprobe._core.wire import tls
 CIPHERS = [0x1301, 0x1302, 0xC02F, 0xC030, 0x002F]
 
 
+def test_hello_without_the_handshake_of_tcp() -> None:
+    """A hello is read where it is a side's first segment; kprobe wants the SYN."""
+    hello = records(client_hello(b"example.org"), [])
+    for syn_only in (False, True):
+        streams = Streams(syn_only=syn_only)
+        c = Connection(streams, server=443)
+        c.send(0, hello[:9])
+        c.send(0, hello[9:])
+        c.send(1, records(server_hello(0x0303, 0x1301), []))
+        assert [r.get("name") for r in streams.records] == ([] if syn_only else [b"example.org", None])
+        assert [r.get("cipher") for r in streams.records] == ([] if syn_only else [None, 0x1301])
+    streams = Streams()
+    c = Connection(streams, server=443)
+    c.send(0, b"\x17\3\3\0\x20" + bytes(32))
+    c.send(0, hello)
+    assert streams.records == []
+    assert streams.counters()["no_syn"] == 1
+
+
 def client_hello(name: bytes | None, more: int = 0) -> bytes:
     """OpenSSL's, for that server name; `more` bytes of protocol names make it longer."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -94,6 +94,41 @@ def test_tls(bidirectional: bool) -> None:
     assert all(a == b for records in got.values() for a, b in itertools.pairwise(records))
 
 
+def without_syns(name: str, folder: Path) -> Path:
+    """One of our captures as if it had begun after all its connections."""
+    data, out = (CAPTURES / name).read_bytes(), folder / name
+    kept, at = [data[:24]], 24
+    while at < len(data):
+        end = at + 16 + int.from_bytes(data[at + 8 : at + 12], "little")
+        frame = data[at + 16 : end]
+        ip = 34 if frame[12:14] == b"\x08\0" else 54
+        if not frame[ip + 13] & 2:
+            kept.append(data[at:end])
+        at = end
+    out.write_bytes(b"".join(kept))
+    return out
+
+
+@pytest.mark.tool("tshark")
+def test_connections_without_their_beginning(tmp_path: Path) -> None:
+    """What tshark reads of them; kprobe reads those that it saw begin."""
+    path = without_syns("app-tls.pcap", tmp_path)
+    rows = tshark(path, "tls.handshake.extensions_server_name", where="tls.handshake.type == 1")
+    names = {row[0] for row in rows if row[0]}
+    seen = {n for chunk in flows(path, decode=["tls"]) for n in chunk["tls_server_name"] if n}
+    assert seen == names
+    assert len(names) > 3
+    assert not any(r["app_fields"] for r in kprobe_rows(path)[0])
+    path = without_syns("http.pcap", tmp_path)
+    rows = tshark(path, "http.request.uri", where="http.request", options=["-d", "tcp.port==8080,http"])
+    urls = Counter(url for row in rows for url in row[0].split(","))
+    (chunk,) = flows(path, decode=["http"], http_ports=[8080])
+    asked = zip(chunk["http_url"], chunk["http_status"], strict=True)
+    assert Counter(u for u, status in asked if u and status == -1) == urls
+    assert urls
+    assert not any(r["app_fields"] for r in kprobe_rows(path, http_ports=[8080])[0])
+
+
 @pytest.mark.tool("tshark")
 def test_dns() -> None:
     path = CAPTURES / "dns-udp.pcap"

@@ -97,7 +97,7 @@ def test_backwards_never_rotates(tmp_path: Path) -> None:
 @pytest.mark.tool("tshark")
 @pytest.mark.parametrize("nano", [False, True])
 def test_sub_second_overflow_keeps_the_second(tmp_path: Path, nano: bool) -> None:
-    """A part of a second that is a second and more is no time; the record's second stands, as tshark has it."""
+    """Whatever stands for a part of a second: the second of the record is that of the stamp, as in tshark."""
     frames = generate.ethernet_frames()[:6]
     data = bytearray(generate.pcap(frames, nano=nano))
     second = 10**9 if nano else 10**6

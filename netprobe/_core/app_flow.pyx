@@ -41,6 +41,8 @@ cdef int apps_init(FlowApps *a, FlowTable *t, uint32_t streams) noexcept nogil:
     if app_streams_init(&a.streams, &a.ports, streams, on_stream_record, a) < 0:
         return -1
     a.streams.on_deaf = on_deaf
+    # kprobe's rule (spec 6.1, 6.4)
+    a.streams.syn_only = a.whole_only
     return 0
 
 

@@ -21,6 +21,7 @@ cdef struct AppStreams:
     app_fn on_record
     deaf_fn on_deaf          # NULL, or set after app_streams_init
     void *ctx
+    uint8_t syn_only         # after app_streams_init: connections whose beginning was not seen are not read
     uint32_t finished        # number + 1 of a stream of which neither side is read
     AppRecord record         # the one at hand
     # counters, by APP_ID_*

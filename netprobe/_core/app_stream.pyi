@@ -3,7 +3,9 @@ from typing import Any
 
 class Streams:
     records: list[dict[str, Any]]
-    def __init__(self, limit: int = 0, http: Iterable[int] = (), postgres: Iterable[int] = ()) -> None: ...
+    def __init__(
+        self, limit: int = 0, http: Iterable[int] = (), postgres: Iterable[int] = (), syn_only: bool = False
+    ) -> None: ...
     def feed(
         self,
         src: bytes,

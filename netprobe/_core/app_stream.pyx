@@ -10,10 +10,19 @@ from netprobe._core.app_http cimport (
 )
 from netprobe._core.app_postgres cimport pg_step, pg_waiting
 from netprobe._core.app_tls cimport tls_step
+from netprobe._core.wire.http cimport http_begins
+from netprobe._core.wire.tls cimport tls_begins
 from netprobe._core.packet cimport L3_IPV4, L3_IPV6, PF_CUT, PROTO_TCP
 from netprobe._core.stream cimport (
     STREAM_OPEN, stream_drop, stream_feed, stream_finish, stream_free, stream_init, stream_packet,
 )
+
+cdef enum:
+    # segments of a connection without its SYNs in which the beginning of a message is looked for
+    LOOK_AT = 24
+    # Stream.begun: bit of a side that was found to begin a message, and above both how many segments were looked at
+    BEGUN = 1
+    LOOKED = 4
 
 cdef enum:
     # StreamSide.state belongs to the decoders; to all of them 0 is a side that is read, anything else one that is not
@@ -22,12 +31,45 @@ cdef enum:
 
 
 cdef int server_of(const Stream *s) noexcept nogil:
-    """The side that did not ask for the connection; -1 when its beginning was not seen."""
+    """The side that did not ask for the connection, by the SYNs or by what it said; -1: not known."""
     if s.side[0].syn == 1 or s.side[1].syn == 2:
         return 1
     if s.side[1].syn == 1 or s.side[0].syn == 2:
         return 0
-    return -1
+    return <int>s.server - 1
+
+
+cdef bint begins(Stream *s, int side, int app, const uint8_t *data, uint32_t n) noexcept nogil:
+    """Of a connection without SYNs: does a message of this side begin here? Then it tells who the server is."""
+    cdef int kind = 0
+    cdef int server
+    if app == APP_ID_HTTP:
+        kind = http_begins(data, n)
+    elif app == APP_ID_TLS:
+        kind = tls_begins(data, n)
+    if kind == 0:
+        return False
+    server = side if kind == 2 else 1 - side
+    if s.server and server != <int>s.server - 1:
+        return False
+    s.server = <uint8_t>(server + 1)
+    s.begun |= <uint8_t>(BEGUN << side)
+    return True
+
+
+cdef bint midway(AppStreams *a, Stream *s, int side, int app, const uint8_t *data, uint32_t n) noexcept nogil:
+    """A segment of a connection whose SYNs are not there: is it to be read?"""
+    if s.begun >> side & BEGUN or (data != NULL and not a.syn_only and begins(s, side, app, data, n)):
+        return True
+    s.begun += LOOKED
+    # TLS says hello once. HTTP may still begin a message, but a connection of bulk data must not be read for ever
+    if a.syn_only or app != APP_ID_HTTP or s.begun >= LOOK_AT * LOOKED:
+        if s.begun & (BEGUN | BEGUN << 1):
+            s.side[side].state = GIVEN_UP
+        else:
+            a.no_syn += 1
+            s.side[0].state = s.side[1].state = GIVEN_UP
+    return False
 
 
 cdef void count(AppStreams *a, int app, int what) noexcept nogil:
@@ -59,11 +101,9 @@ cdef void read_segment(AppStreams *a, Stream *s, int side, const uint8_t *data, 
                        const Packet *pkt) noexcept nogil:
     cdef int app, server, what
     app = app_classify(a.ports, PROTO_TCP, s.port[0], s.port[1])
-    server = server_of(s)
-    if server < 0:
-        a.no_syn += 1
-        s.side[0].state = s.side[1].state = GIVEN_UP
+    if not (s.side[0].syn | s.side[1].syn) and not midway(a, s, side, app, data, n):
         return
+    server = server_of(s)
     if app == APP_ID_HTTP or app == APP_ID_POSTGRES:
         while True:
             if app == APP_ID_HTTP:
@@ -153,7 +193,7 @@ cdef class Streams:
     cdef AppPorts ports
     cdef readonly list records
 
-    def __cinit__(self, uint32_t limit=0, http=(), postgres=()):
+    def __cinit__(self, uint32_t limit=0, http=(), postgres=(), bint syn_only=False):
         cdef uint16_t none = 0
         self.records = []
         app_ports_init(&self.ports, 1 << APP_ID_HTTP | 1 << APP_ID_TLS, 53, &none, 0, &none, 0)
@@ -163,6 +203,7 @@ cdef class Streams:
             self.ports.tcp[<uint16_t>port] = APP_ID_POSTGRES
         if app_streams_init(&self.all, &self.ports, limit, tester_record, <void *>self.records) < 0:
             raise MemoryError
+        self.all.syn_only = syn_only
 
     def __dealloc__(self):
         app_streams_free(&self.all)

@@ -39,6 +39,8 @@ cdef struct Stream:
     uint16_t port[2]
     uint8_t l3
     uint8_t state            # STREAM_OPEN, STREAM_CLOSED
+    uint8_t server           # free for the application above, like the next
+    uint8_t begun
     int64_t first            # ns, stamps of the first and the latest packet
     int64_t last
     int64_t closed_at

@@ -32,7 +32,7 @@ ALL_HANDLERS = [
     )
 ]  # fmt: skip
 APP_PARSERS = {
-    "http": ("request_line", "status_line", "field", "chunk_size", "content_length", "is_chunked"),
+    "http": ("begins", "request_line", "status_line", "field", "chunk_size", "content_length", "is_chunked"),
     "tls": ("record", "client_hello", "server_hello"),
     "postgres": ("startup", "message"),
     "radius": ("parse",),

@@ -34,6 +34,8 @@ cdef struct HttpField:
     uint32_t value_len
     uint8_t name
 
+# does a message begin here? 1: a request, 2: a response, 0: neither, as far as n bytes tell
+cdef int http_begins(const uint8_t *data, uint32_t n) noexcept nogil
 # each takes one line without its end (LF, or CR LF); HTTP_OK or HTTP_BAD
 cdef int http_request_line(const uint8_t *data, uint32_t n, HttpStart *out) noexcept nogil
 cdef int http_status_line(const uint8_t *data, uint32_t n, HttpStart *out) noexcept nogil

@@ -134,6 +134,16 @@ cdef int http_status_line(const uint8_t *data, uint32_t n, HttpStart *out) noexc
     return HTTP_OK
 
 
+cdef int http_begins(const uint8_t *data, uint32_t n) noexcept nogil:
+    cdef HttpStart start
+    cdef uint32_t at = 0
+    if n > VERSION and version(data, n, &start) == HTTP_OK and data[VERSION] == c' ':
+        return 2
+    while at < n and at <= LONGEST_METHOD and data[at] != c' ':
+        at += 1
+    return 1 if at and at < n and at <= LONGEST_METHOD and known_method(data, at) else 0
+
+
 cdef int http_continuation(const uint8_t *data, uint32_t n, HttpField *out) noexcept nogil:
     """The value in `data`, blanks around it taken off."""
     cdef uint32_t at = 0
@@ -238,6 +248,11 @@ def status_line(bytes line):
     if http_status_line(<const uint8_t *><const char *>line, <uint32_t>len(line), &s) != HTTP_OK:
         return None
     return s.status, (s.major, s.minor)
+
+
+def begins(bytes data):
+    """1: a request, 2: a response, 0: neither."""
+    return http_begins(<const uint8_t *><const char *>data, <uint32_t>len(data))
 
 
 def field(bytes line):

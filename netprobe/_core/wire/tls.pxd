@@ -29,6 +29,8 @@ cdef struct TlsHello:
     uint32_t name            # client hello: offset and length of the host name; length 0: none
     uint32_t name_len
 
+# does a hello begin here? 1: the client's, 2: the server's, 0: neither, as far as n bytes tell
+cdef int tls_begins(const uint8_t *data, uint32_t n) noexcept nogil
 # data has TLS_RECORD_HEAD bytes
 cdef int tls_record(const uint8_t *data, TlsRecord *out) noexcept nogil
 # the body of a handshake message, exactly n bytes; extensions may be absent

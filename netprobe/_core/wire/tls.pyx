@@ -32,6 +32,15 @@ cdef int tls_record(const uint8_t *data, TlsRecord *out) noexcept nogil:
     return TLS_OK if out.version < TLS_VERSION_1_0 or out.version >> 8 == 3 else TLS_BAD
 
 
+cdef int tls_begins(const uint8_t *data, uint32_t n) noexcept nogil:
+    cdef TlsRecord r
+    if n <= TLS_RECORD_HEAD or tls_record(data, &r) != TLS_OK or r.type != TLS_HANDSHAKE or r.version >> 8 != 3:
+        return 0
+    if data[TLS_RECORD_HEAD] == TLS_CLIENT_HELLO:
+        return 1
+    return 2 if data[TLS_RECORD_HEAD] == TLS_SERVER_HELLO else 0
+
+
 cdef uint32_t opening(const uint8_t *data, uint32_t n, TlsHello *out) noexcept nogil:
     """Version, random and session id; the offset behind them, 0 when they do not fit."""
     memset(out, 0, sizeof(TlsHello))
