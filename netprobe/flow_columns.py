@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -203,7 +204,13 @@ class Flows(Iterator[FlowChunk]):
                 short = rows < self._rows // 2
                 cut = {name: array[:rows].copy() if short else array[:rows] for name, array in arrays.items()}
                 return FlowChunk(cut, rows, apps, self._app_names)
-        self.close()
+        ended = not self._closed
+        try:
+            complaints = source.complaints() if ended else ()
+        finally:
+            self.close()
+        for text in complaints:
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
         raise StopIteration
 
     def stop(self) -> None:
@@ -261,7 +268,7 @@ def flows(
     out of SCHEMA and APP_SCHEMA (default: all). capacity: directions open at once; above it the flow that was
     silent longest among a few is reported early. seed: makes hashes and connection ids repeatable. seconds:
     of an interface, how long to listen; None: until `stop`. An interface yields a chunk about every second,
-    if there are records.
+    if there are records. A file that is cut off or damaged gives a RuntimeWarning at its end.
     InputError: the file cannot be read, no such interface. ConfigError: a setting cannot be used.
     """
     (path,) = arguments.paths("path", [path])

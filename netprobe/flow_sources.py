@@ -12,6 +12,7 @@ from typing import Any
 from netprobe._core.capfile import CaptureReader
 from netprobe._core.decode import known_link_type
 from netprobe.errors import ConfigError, InputError
+from netprobe.inputs.captures import complaints
 from netprobe.inputs.sources import open_source
 from netprobe.linktypes import name_of
 
@@ -63,6 +64,10 @@ class FileSource:
     def losses(self) -> dict[str, Any]:
         return {}
 
+    def complaints(self) -> list[str]:
+        """At the end: what was wrong with the file. InputError: no packet had a link type that is known."""
+        return complaints(self._file, self.packets)
+
     def close(self) -> None:
         self._file.close()
 
@@ -97,6 +102,9 @@ class LiveSource:
 
     def losses(self) -> dict[str, Any]:
         return {"drops": self._capture.drops()}
+
+    def complaints(self) -> list[str]:
+        return []
 
     def close(self) -> None:
         self._capture.close()

@@ -22,6 +22,7 @@ from netprobe.errors import ConfigError, InputError
 FACES: dict[str, Callable[[Path], Any]] = {
     "summarize": lambda path: netprobe.summarize(path),
     "packets": lambda path: list(netprobe.packets(path)),
+    "flows": lambda path: list(netprobe.flows(path)),
 }
 DAMAGED = generate.damaged()
 ODD = generate.odd()
@@ -50,6 +51,10 @@ def test_what_came_before_counts(tmp_path: Path, name: str, workers: int) -> Non
     assert str(path) in summary.warnings[0]
     with pytest.warns(RuntimeWarning) as told:
         assert sum(chunk.rows for chunk in netprobe.packets(path)) == case.packets
+    assert [str(warning.message) for warning in told] == summary.warnings
+    with netprobe.flows(path) as records, pytest.warns(RuntimeWarning) as told:
+        assert sum(int(chunk["out_pkts"].sum() + chunk["in_pkts"].sum()) for chunk in records) <= case.packets
+    assert records.stats()["framed"] == case.packets
     assert [str(warning.message) for warning in told] == summary.warnings
 
 
