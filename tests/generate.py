@@ -1056,6 +1056,7 @@ def damaged() -> dict[str, Damaged]:
         "ng-caplen-over-block": Damaged(
             ng + block(6, struct.pack("<5I", 0, 0, 0, 5000, 5000) + bytes(20)), len(frames)
         ),
+        "ng-other-length-behind": Damaged(ng[:-4] + b"\0\0\0\0", last),
         "ng-version": Damaged(ng + shb(version=(1, 1)) + idb(), len(frames)),
         "ng-no-such-interface": Damaged(ng + epb(Rec(frames[0], START_NS, 60, 7)), len(frames)),
     }

@@ -74,10 +74,32 @@ def test_impossible_length_ends_a_side(length, place):
 
 
 def test_gap_ends_a_side():
+    """Where the next message begins is not known: behind the end of one, or before its length was there."""
     good = framed([b"a" * 20])
-    got, given_up, waiting = _split([(0, good + good[:5]), (0, 17), (0, good), (0, 3), (1, good)])
-    assert got == [(0, b"a" * 20), (1, b"a" * 20)]
-    assert given_up == [(1, LOST)]
-    assert waiting == (0, 0)
+    for before, gap, told in ((good[:1], 30, []), (b"", 22, []), (good[:16], 7, [(0, b"a" * 14)])):
+        got, given_up, waiting = _split([(0, good + before), (0, gap), (0, good), (0, 3), (1, good)])
+        assert got == [(0, b"a" * 20), *told, (1, b"a" * 20)]
+        assert given_up == [(1, LOST)]
+        assert waiting == (0, 0)
     # nothing is missing in a gap of no bytes
     assert _split([(0, 0), (0, good)])[0] == [(0, b"a" * 20)]
+
+
+@given(messages, st.integers(0, 7), st.integers(2, 300), st.lists(st.integers(1, 300), max_size=3))
+def test_gap_inside_a_message(parts, which, place, gaps):
+    """It is told as far as it came, if that is a header; the others are whole. A gap may come in pieces."""
+    which %= len(parts)
+    place = 2 + place % (len(parts[which]) - 1)
+    at = len(framed(parts[:which])) + place
+    left = 2 + len(parts[which]) - place
+    stream = framed(parts)
+    feed, gone = [(0, stream[:at])], 0
+    for gap in gaps or [left]:
+        gap = min(gap, left - gone)
+        feed += [(0, gap)] * (gap > 0)
+        gone += gap
+    # what is not missing of it is there
+    got, given_up, _ = _split([*feed, (0, stream[at + gone :])])
+    cut = [(0, parts[which][: place - 2])] if place >= 14 else []
+    assert got == [(0, p) for p in parts[:which]] + cut + [(0, p) for p in parts[which + 1 :]]
+    assert given_up == []

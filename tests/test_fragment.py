@@ -248,6 +248,20 @@ def test_snap_length_spoils_the_datagram() -> None:
     assert tester.stats()["held_bytes"] == 0
 
 
+def test_first_piece_that_was_cut_is_shown_if_that_is_wanted() -> None:
+    pieces = pieces4(datagram4(3000), 1480)
+    tester = FragTester(show_cut=True)
+    got = tester.feed(pieces[0][:400], wirelen=1500)
+    assert got is not None
+    data, wirelen, proto, _ = got
+    assert (len(data), wirelen, proto) == (400, 1500, 17)
+    assert data[2:4] == (400).to_bytes(2, "big")
+    assert data[6:8] == b"\0\0"
+    assert data[20:] == pieces[0][20:400]
+    assert [tester.feed(piece[:400], wirelen=1500) for piece in pieces] == [None] * len(pieces)
+    assert tester.stats()["cut"] == 1
+
+
 def test_sixty_seconds() -> None:
     """RFC 8200 4.5; kprobe.md 3.8 and 12."""
     first, last = pieces4(datagram4(2000), 1480)

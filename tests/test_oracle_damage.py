@@ -91,6 +91,60 @@ def test_odd_files_count_every_packet(tmp_path: Path, name: str) -> None:
     assert time.monotonic() - began < 5
 
 
+def snapped(path: Path, length: int, folder: Path) -> Path:
+    """A capture (pcap, little-endian) as a snap length would have made it."""
+    data, at = path.read_bytes(), 24
+    out = [data[:24]]
+    while at < len(data):
+        caplen = struct.unpack_from("<I", data, at + 8)[0]
+        keep = min(caplen, length)
+        out += [data[at : at + 8], struct.pack("<I", keep), data[at + 12 : at + 16 + keep]]
+        at += 16 + caplen
+    return write(folder, b"".join(out))
+
+
+@pytest.mark.tool("tshark")
+@pytest.mark.parametrize(
+    ("name", "length", "hidden"),
+    [
+        ("dns-tcp", 200, 0),
+        ("dns-udp", 80, 0),
+        ("dns-fragments", 96, 0),
+        ("bgp", 128, 1),
+        ("bgp", 96, 2),
+        ("dhcp", 300, 0),
+    ],
+)
+def test_snap_length_loses_no_message(
+    captures: Path, tmp_path: Path, name: str, length: int, hidden: int
+) -> None:
+    """What tshark counts in the whole capture, though the ends of messages are missing.
+
+    `hidden`: updates that begin behind the end of what there is of a segment.
+    """
+    want = oracle.truth(captures / f"{name}.pcap")
+    path = snapped(captures / f"{name}.pcap", length, tmp_path)
+    doc = netprobe.summarize(path, handlers=["dns", "bgp", "dhcp"], periods=1).to_dict()["1m"]
+    dns, bgp, dhcp = (doc[h]["wire_packets"] for h in ("dns", "bgp", "dhcp"))
+    assert (dns["queries"], dns["replies"], dns["tcp"]) == (want.dns.queries, want.dns.replies, want.dns.tcp)
+    assert bgp["open"] == want.bgp[1]
+    assert bgp["update"] == want.bgp[2] - hidden
+    assert (bgp["notification"], bgp["keepalive"]) == (want.bgp[3], want.bgp[4])
+    assert dhcp["discover"] + dhcp["request"] == want.dhcp4[1] + want.dhcp4[3]
+
+
+@pytest.mark.tool("tshark")
+@pytest.mark.parametrize("length", range(54, 64))
+def test_snap_length_inside_an_extension_header(tmp_path: Path, length: int) -> None:
+    """The first byte of an IPv6 extension header says what follows it."""
+    frames = [f for f in generate.FRAMES["ipv6-extensions"]() if f[12:14] == b"\x86\xdd"]
+    assert {f[20] for f in frames} >= {0, 44, 51, 60}
+    path = write(tmp_path, generate.pcap([generate.Rec(f[:length], orig=len(f)) for f in frames]))
+    want = oracle.truth(path)
+    got = [(int(a), int(b)) for c in netprobe.packets(path) for a, b in zip(c["l3"], c["proto"], strict=True)]
+    assert got == [(f.l3, f.proto) for f in want.frames]
+
+
 def test_backwards_never_rotates(tmp_path: Path) -> None:
     """Five periods: only the stamp more than a minute ahead opens a second one."""
     summary = netprobe.summarize(write(tmp_path, ODD["backwards"]), periods=5)

@@ -633,6 +633,11 @@ cdef class CaptureReader(PacketSource):
                     self._stop(END_CUT)
                     break
                 p = self.block.buf + self.pos
+            if not np_likely(reach != total or total & 3 or get32(p + total - 4, swapped) == total):
+                # the length stands at the end once more, and there it is another
+                if n == 0:
+                    self.ended = END_DAMAGED
+                break
             whole = (total + 3) & ~<uint32_t>3
             if iface >= self.n_ifaces - self.section_base:
                 # a packet of an interface that nobody described has no link type

@@ -145,7 +145,8 @@ cdef inline void read_ipv6(const uint8_t *data, uint32_t n, uint32_t off, Span *
         elif (proto == EXT_HOP_BY_HOP or proto == EXT_ROUTING or proto == EXT_DESTINATION
                 or proto == EXT_AUTH or proto == EXT_SHIM6):
             if at + 8 > s.end:
-                s.proto = proto
+                # what comes next stands in the first byte; with the second one it is a header at least
+                s.proto = data[at] if at + 2 <= s.end else proto
                 s.cause = CAUSE_IPV6_EXTENSION
                 return
             if proto == EXT_AUTH:

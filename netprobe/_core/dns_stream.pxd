@@ -11,8 +11,9 @@ cdef enum:
     DNS_SIDE_NOT_DNS = 1           # gave an impossible length: ignored from then on
     DNS_SIDE_LOST = 2              # bytes are missing, message borders unknown: ignored from then on
     DNS_SIDE_NO_MEMORY = 3
+    DNS_SIDE_SKIP = 0x10000        # and how many bytes of a message are passed over, whose middle was missing
 
-# msg is valid during the call only
+# msg is valid during the call only, its length stands in the two bytes before it; n is less where the rest is missing
 ctypedef void (*dns_message_fn)(void *ctx, Stream *s, int side, const uint8_t *msg, uint32_t n) noexcept nogil
 
 # Takes one in-order segment (data NULL: n bytes are missing). Calls fn for each message it completes.

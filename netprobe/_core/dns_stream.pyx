@@ -6,6 +6,7 @@ from netprobe._core.stream cimport Stream, StreamSide, side_append, side_consume
 
 cdef enum:
     LENGTH_BYTES = 2
+    DNS_HEADER = 12
 
 
 cdef int give_up(StreamSide *st, int why) noexcept nogil:
@@ -15,14 +16,40 @@ cdef int give_up(StreamSide *st, int why) noexcept nogil:
     return why
 
 
+cdef int missing(Stream *s, int side, uint32_t n, dns_message_fn fn, void *ctx) noexcept nogil:
+    """A gap. Inside of a message whose length and header came before, that one is told as far as it came."""
+    cdef StreamSide *st = &s.side[side]
+    cdef uint32_t left
+    if st.len < LENGTH_BYTES:
+        return give_up(st, DNS_SIDE_LOST)
+    left = LENGTH_BYTES + ((<uint32_t>st.buf[0] << 8) | st.buf[1]) - st.len
+    if st.len >= LENGTH_BYTES + DNS_HEADER:
+        fn(ctx, s, side, st.buf + LENGTH_BYTES, st.len - LENGTH_BYTES)
+    if n > left:
+        return give_up(st, DNS_SIDE_LOST)
+    side_consume(st, st.len)
+    if n < left:
+        st.state = DNS_SIDE_SKIP + left - n
+    return 0
+
+
 cdef int dns_stream_segment(Stream *s, int side, const uint8_t *data, uint32_t n, dns_message_fn fn,
                             void *ctx) noexcept nogil:
     cdef StreamSide *st = &s.side[side]
     cdef uint32_t length, take
+    if st.state & DNS_SIDE_SKIP:
+        take = st.state - DNS_SIDE_SKIP
+        if n < take:
+            st.state -= n
+            return 0
+        st.state = DNS_SIDE_OPEN
+        n -= take
+        if data != NULL:
+            data += take
     if st.state != DNS_SIDE_OPEN:
         return 0
     if data == NULL:
-        return give_up(st, DNS_SIDE_LOST) if n else 0
+        return missing(s, side, n, fn, ctx) if n else 0
     while st.len and n:
         # first the length, then as much of the message as is missing
         if st.len < LENGTH_BYTES:

@@ -18,7 +18,7 @@ from netprobe._core.dns_stream cimport dns_stream_segment
 from netprobe._core.fragment cimport frag_feed, frag_free, frag_init, frag_release
 from netprobe._core.handler cimport MAX_BLOCKS, Accumulator, BgpMsg, Work
 from netprobe._core.packet cimport (
-    APP_BGP, APP_DHCP, APP_DHCP6, APP_DNS, L3_IPV4, PF_FRAG, PF_SYNTHETIC, PF_TUNNEL, PROTO_TCP, PROTO_UDP,
+    APP_BGP, APP_DHCP, APP_DHCP6, APP_DNS, L3_IPV4, PF_CUT, PF_FRAG, PF_SYNTHETIC, PF_TUNNEL, PROTO_TCP, PROTO_UDP,
     RF_DEEP, Packet, RawPacket, mix64,
 )
 from netprobe._core.sketch.kll cimport kll_set_seed
@@ -438,6 +438,7 @@ cdef class Engine:
             # most engines never meet a fragment, and there may be a thousand of them
             if s.frags.impl == NULL and frag_init(&s.frags, FRAGMENT_DATAGRAMS, FRAGMENT_BYTES) < 0:
                 return
+            s.frags.show_cut = 1
             whole = &s.desk.whole[s.n_whole]
             if not frag_feed(&s.frags, p, whole):
                 return
@@ -459,6 +460,8 @@ cdef class Engine:
             s.work.n_udp += 1
         elif p.l4 == PROTO_TCP:
             if (p.app & APP_DNS and self.needs_dns) or (p.app & APP_BGP and self.needs_bgp):
+                if p.caplen < p.wirelen:
+                    p.flags |= PF_CUT        # then the reassembler asks the IP header for the length
                 stream_feed(&s.streams, p)
 
     cdef void dns_datagram(self, Shard *s, Packet *p) noexcept nogil:
@@ -859,6 +862,8 @@ cdef void on_dns(void *ctx, Stream *stream, int side, const uint8_t *data, uint3
     # one synthetic packet per message: IP, TCP and the message (metrics spec 3.5)
     seg.stand_in = NULL
     p = stand_in(seg)
+    # of a message that is not all there: its length on the wire
+    n = be16(data - 2)
     p.wirelen = (20 if p.l3 == L3_IPV4 else 40) + 20 + 2 + n
     p.proto = PROTO_TCP
     p.tcp_flags = 0

@@ -25,6 +25,7 @@ cdef struct FragTable:
     # of the datagram that frag_feed completed last
     uint32_t done_fragments
     uint32_t done_bytes      # sum of the fragments' IP datagrams, headers included
+    uint8_t show_cut         # after frag_init: a first fragment that the capture cut is a datagram that ends there
 
 cdef int frag_init(FragTable *t, uint32_t limit, uint64_t byte_limit) noexcept nogil
 cdef void frag_free(FragTable *t) noexcept nogil

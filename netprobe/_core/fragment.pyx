@@ -492,7 +492,11 @@ cdef int frag_feed(FragTable *t, const Packet *p, Packet *out) noexcept nogil:
     if f.captured < f.n:
         t.cut += 1
         kill(t, d)
-        return 0
+        if not t.show_cut or f.off:
+            return 0
+        t.done_fragments = 1
+        t.done_bytes = ip_bytes(p)
+        return build(t, p, f.header, f.hdr_len, f.next_at, f.proto, NULL, f.payload, f.captured, p.wirelen, out)
     if not place(t, i, &f):
         return 0
     d.wirelen += p.wirelen
@@ -514,9 +518,10 @@ cdef class FragTester:
     """Feeds IP packets (bytes from the IP header on) to a FragTable."""
     cdef FragTable table
 
-    def __cinit__(self, uint32_t limit=4096, uint64_t byte_limit=1 << 22):
+    def __cinit__(self, uint32_t limit=4096, uint64_t byte_limit=1 << 22, bint show_cut=False):
         if frag_init(&self.table, limit, byte_limit) < 0:
             raise MemoryError
+        self.table.show_cut = show_cut
 
     def __dealloc__(self):
         frag_free(&self.table)
