@@ -77,7 +77,21 @@ def tshark_flows(path: Path) -> dict[tuple[Any, ...], list[int]]:
 )
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_counts_equal_tshark(name: str, bidirectional: bool) -> None:
-    want = tshark_flows(CAPTURES / name)
+    equal_tshark(CAPTURES / name, bidirectional)
+
+
+@pytest.mark.tool("tshark", "editcap")
+@pytest.mark.parametrize("name", ["http.pcap", "dns-udp.pcap"])
+@pytest.mark.parametrize("snaplen", [38, 44, 60])
+def test_cut_in_the_middle_of_headers(name: str, snaplen: int, tmp_path: Path) -> None:
+    """38 bytes have the ports over IPv4, 44 no whole TCP header, 60 the ports over IPv6."""
+    path = tmp_path / name
+    subprocess.run(["editcap", "-s", str(snaplen), CAPTURES / name, path], check=True)
+    equal_tshark(path, True)
+
+
+def equal_tshark(path: Path, bidirectional: bool) -> None:
+    want = tshark_flows(path)
     got: dict[tuple[Any, ...], list[int]] = {}
 
     def add(key: tuple[Any, ...], pkts: int, size: int) -> None:
@@ -86,7 +100,7 @@ def test_counts_equal_tshark(name: str, bidirectional: bool) -> None:
             count[0] += pkts
             count[1] += size
 
-    for r in rows(CAPTURES / name, bidirectional=bidirectional, filter=f"(tcp or udp) and {WHOLE}"):
+    for r in rows(path, bidirectional=bidirectional, filter=f"(tcp or udp) and {WHOLE}"):
         add((r["src"], r["sport"], r["dst"], r["dport"], r["proto"]), r["out_pkts"], r["out_bytes"])
         add((r["dst"], r["dport"], r["src"], r["sport"], r["proto"]), r["in_pkts"], r["in_bytes"])
         if not bidirectional:
@@ -163,6 +177,25 @@ def test_fragments(tmp_path: Path) -> None:
         assert chunk["out_bytes"][i] == sum(len(bytes(p)) for p in sent)
         assert chunk["smac"][i].tobytes().hex(":") == "02:00:00:00:00:01"
     assert run.stats()["fragments_lost"] == 2
+
+
+@pytest.mark.tool("editcap")
+def test_first_pieces_that_are_cut_count(tmp_path: Path) -> None:
+    whole = IP(src="10.0.0.1", dst="10.0.0.2", id=77) / UDP(sport=1000, dport=2000) / Raw(b"x" * 4000)
+    pieces = [Ether() / p for p in whole.fragment(1480)]
+    path = write(tmp_path / "f.pcap", pieces)
+    cut = tmp_path / "cut.pcap"
+    subprocess.run(["editcap", "-s", "200", path, cut], check=True)
+    run = flows(cut)
+    (chunk,) = run
+    assert [(int(chunk[name][0])) for name in ("sport", "dport", "out_pkts", "fragments")] == [
+        1000,
+        2000,
+        1,
+        1,
+    ]
+    assert chunk["out_bytes"][0] == len(bytes(pieces[0])) - 14
+    assert run.stats()["fragments_lost"] == len(pieces) - 1
 
 
 def test_vlan_is_the_innermost(tmp_path: Path) -> None:

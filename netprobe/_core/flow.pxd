@@ -61,6 +61,7 @@ cdef struct FlowPacket:
     uint8_t direction            # DIR_*
     uint8_t sampled              # SAMPLE_*, decided before translation
     uint8_t has_mac
+    uint8_t cut                  # TCP: of its header the ports alone are there, so it cannot be tracked
     uint16_t vlan                # innermost identifier, 0 without
     uint8_t smac[6]
     uint8_t dmac[6]

@@ -580,7 +580,7 @@ cdef inline void count(FlowTable *t, FlowPacket *v) noexcept nogil:
         wake(t, i, v)
     if t.config.track:
         if c.proto == PROTO_TCP:
-            ended = track_tcp(t, c, v)
+            ended = 0 if v.cut else track_tcp(t, c, v)
         elif dropped(t, c.last):
             c.flags &= ~<uint8_t>FC_PAYLOAD
             side_of(t, c).fpex_ms = 0

@@ -170,6 +170,7 @@ cdef class FlowReader:
             raise MemoryError
         if frag_init(&self.frags, FRAG_DATAGRAMS, FRAG_BYTES) < 0:
             raise MemoryError
+        self.frags.show_cut = 1      # of a datagram that a snap length spoilt, the first piece counts
         self.ready = 1
         self.live = live
         self.table.ctx = &self.stage
