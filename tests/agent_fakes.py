@@ -145,7 +145,7 @@ def merge_blocks(parts: Sequence[Sequence[Any]]) -> list[Any]:
 
 class FakeInput:
     def __init__(self) -> None:
-        self.running, self.consumers = True, 2
+        self.running, self.interface_up, self.consumers = True, True, 2
 
     def stats(self) -> dict[str, Any]:
         return {

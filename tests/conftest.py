@@ -51,6 +51,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "tool(*names): needs these programs on the path")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # with two workers, what takes minutes must not come last
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("root"):
         missing = missing_for_namespaces()

@@ -246,9 +246,11 @@ def test_an_interface_that_vanishes_and_returns(captures: Path, caplog: pytest.L
     with netns.pair() as (sender, receiver), running(receiver, handlers) as stream:
         sent = sender.replay(path)
         netns.until(lambda: document(handlers)["packets"]["total"] >= sent, "all packets")
+        assert stream.interface_up
         receiver.ip("link", "del", receiver.iface)
         netns.until(lambda: "gone" in caplog.text, "a line about it")
         assert stream.running
+        assert not stream.interface_up
         # nobody waits for it
         assert document(handlers)["packets"]["total"] == sent
         late = handlers_of("net")
@@ -257,6 +259,7 @@ def test_an_interface_that_vanishes_and_returns(captures: Path, caplog: pytest.L
         for end in (sender, receiver):
             end.set_up(netns.MTU, False, False)
         netns.until(lambda: caplog.text.count("np2") >= 2, "a line about its return")
+        netns.until(lambda: stream.interface_up, "up")
 
         def again() -> bool:
             before = document(late)["packets"]["total"]
@@ -276,8 +279,10 @@ def test_an_interface_that_is_switched_off_and_on(captures: Path, caplog: pytest
         receiver.ip("link", "set", receiver.iface, "down")
         netns.until(lambda: f"{receiver.iface} is down" in caplog.text, "a line about it")
         assert stream.running
+        assert not stream.interface_up
         receiver.ip("link", "set", receiver.iface, "up")
         netns.until(lambda: f"{receiver.iface} is up" in caplog.text, "a line about it")
+        assert stream.interface_up
         netns.until(lambda: netns.carrier(sender, sender.iface), "the wire is up")
         sent = sender.replay(captures / "dns-udp.pcap")
         netns.until(lambda: document(handlers)["packets"]["total"] >= sent, "all packets")

@@ -46,6 +46,7 @@ cdef class Ring(LiveSource):
     cdef RingMap *map            # set and cleared by the reader, under the guard
     cdef uint32_t guard
     cdef int nap                 # the last block was full: more are on the way
+    cdef int nap_ms              # how long to sleep then; 0: the ring is too small for it
     cdef uint32_t at             # the block that comes next
     cdef Block *block            # being walked
     cdef uint8_t *packet

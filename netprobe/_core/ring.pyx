@@ -46,7 +46,8 @@ cdef enum:
     SLL = 16
     FRAME_BYTES = 2048           # only the kernel's arithmetic wants it
     # rather many blocks at a time than to be woken for each: what counts a packet leaves the caches in every sleep
-    NAP_MS = 10                  # between two looks at how full the ring is
+    NAP_MS = 10                  # between two looks at how full the ring is, at most
+    NAP_BYTES = 3355443          # of the ring, for each ms: what a line of 27 Gbit/s can fill
     NAPS_MS = 50                 # all of them; what waits for packets of a second that is over knows this (feed, RATE_GRACE)
     NAP_SHARE = 4                # no nap with this part of the ring full
     HOLD_MS = 1                  # pause while workers hold every block that came
@@ -138,6 +139,7 @@ cdef class Ring(LiveSource):
         self.fanout = <int><uint32_t>fanout if fanout >= 0 else -1
         if n_blocks < 2 or block_bytes < 262144 or block_bytes % 65536:
             raise ValueError("a ring has at least two blocks of a multiple of 64 KiB, 256 KiB or more")
+        self.nap_ms = <int>min(<uint64_t>NAP_MS, <uint64_t>n_blocks * block_bytes // NAP_BYTES)
 
     def __dealloc__(self):
         cdef int i
@@ -504,8 +506,8 @@ cdef class Ring(LiveSource):
             if self.nap:
                 self.nap = 0
                 until = now + NAPS_MS if now + NAPS_MS < end else end
-                while now + NAP_MS <= until and not self.filled():
-                    if self.wait(-1, NAP_MS) == 2:
+                while self.nap_ms and now + self.nap_ms <= until and not self.filled():
+                    if self.wait(-1, self.nap_ms) == 2:
                         return 0
                     now = clock_ms()
                 continue

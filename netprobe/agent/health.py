@@ -187,6 +187,7 @@ def _losses(policy: PolicyFace) -> Counter[str]:
 
 def _input(out: _Writer, name: str, source: Any) -> None:
     out.add("netprobe_input_running", "gauge", "1: the input runs", int(source.running), input=name)
+    out.add("netprobe_input_up", "gauge", "1: its interface is up", int(source.interface_up), input=name)
     out.add("netprobe_input_consumers", "gauge", "Handler sets that it feeds", source.consumers, input=name)
     stats: Mapping[str, Any] = source.stats()
     for key, value in _flat(stats):

@@ -313,6 +313,13 @@ class InputStream:
 
     # --- what others want to know ---
 
+    @property
+    def interface_up(self) -> bool:
+        """Can packets come? Not while the interface is down or has vanished."""
+        with self._drops_lock:
+            opened = self._opened
+            return opened is not None and (opened.state is None or opened.state() == "up")
+
     def info(self) -> dict[str, Any]:
         """``input`` and ``pcap`` of an input object (agent spec 3.3)."""
         shown: dict[str, Any] = {"input": {"running": self.running, "consumers": self.consumers}}
