@@ -16,7 +16,13 @@ ONLY = os.environ.get("NETPROBE_MODULES", "*").split(",")
 SANITIZE = bool(os.environ.get("NETPROBE_SANITIZE"))
 
 # NETPROBE_OPTIMIZE=-O0 builds in a third of the time (tests of packaging)
-CFLAGS = [os.environ.get("NETPROBE_OPTIMIZE", "-O3"), "-fno-plt", "-Wno-unused-function", "-Wno-unreachable-code", "-Wno-maybe-uninitialized"]
+CFLAGS = [
+    os.environ.get("NETPROBE_OPTIMIZE", "-O3"),
+    "-fno-plt",
+    "-Wno-unused-function",
+    "-Wno-unreachable-code",
+    "-Wno-maybe-uninitialized",
+]
 LDFLAGS = ["-lpthread"]
 if SANITIZE:
     CFLAGS = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-Wno-unused-function"]

@@ -37,7 +37,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if (ROOT / name).is_file():
                 target.write_bytes((ROOT / name).read_bytes())
     quick = {**os.environ, "NETPROBE_OPTIMIZE": "-O0"}
-    checked(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", out, source, env=quick)
+    checked(
+        sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", out, source, env=quick
+    )
     (found,) = out.glob("*.whl")
     return found
 
