@@ -85,8 +85,8 @@ class Bench:
                 pass
         return str(path)
 
-    def spend(self, command: Sequence[str]) -> Usage:
-        return spend(command, self.core)
+    def spend(self, command: Sequence[str], keep: bool = True) -> Usage:
+        return spend(command, self.core, keep)
 
     # --- commands: a capture -> what to run on it ---
 
@@ -95,7 +95,7 @@ class Bench:
 
     def kprobe(self, *flags: str) -> Callable[[str], Usage]:
         program = [sys.executable, "-m", "netprobe.cli.kprobe", *flags, "--read"]
-        return lambda path: self.spend([*program, path])
+        return lambda path: self.spend([*program, path], keep=False)
 
     def arrow(self, path: str) -> Usage:
         used = self.spend([sys.executable, "-c", ARROW, path, ""])

@@ -49,15 +49,22 @@ class Row(NamedTuple):
     run: Callable[[Bench], str]
 
 
-def spend(command: Sequence[str], core: int | None) -> Usage:
-    """Runs a command to its end, pinned to `core` if given. A failure ends the benchmark with its message."""
+def spend(command: Sequence[str], core: int | None, keep: bool = True) -> Usage:
+    """Runs a command to its end, pinned to `core` if given. A failure ends the benchmark with its message.
+
+    keep: its output; else it goes to /dev/null. (What is kept counts as memory of the next child, which begins
+    as a copy of this process.)
+    """
     if core is not None:
         command = ["taskset", "-c", str(core), *command]
     began = time.monotonic()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
+    out = b""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE if keep else subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
         assert process.stderr is not None
-        out = process.stdout.read()
+        if process.stdout is not None:
+            out = process.stdout.read()
         errors = process.stderr.read()
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
