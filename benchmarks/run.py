@@ -52,8 +52,8 @@ class Row(NamedTuple):
 def spend(command: Sequence[str], core: int | None, keep: bool = True) -> Usage:
     """Runs a command to its end, pinned to `core` if given. A failure ends the benchmark with its message.
 
-    keep: its output; else it goes to /dev/null. (What is kept counts as memory of the next child, which begins
-    as a copy of this process.)
+    keep: its output; else it goes to /dev/null. (What is kept counts as memory of the next child, which
+    begins as a copy of this process.)
     """
     if core is not None:
         command = ["taskset", "-c", str(core), *command]
