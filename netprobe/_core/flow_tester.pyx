@@ -4,9 +4,11 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from netprobe._core.flow cimport (
-    FC_LIVE, FC_TRACKED, N_REASONS, FlowCell, FlowConfig, FlowPacket, FlowRecord, FlowTable, flow_finish, flow_free,
-    flow_init, flow_open_packets, flow_tick, flow_update, resting, tracker_of,
+    FC_LIVE, FC_TRACKED, FLOW_NIL, N_REASONS, FlowCell, FlowConfig, FlowPacket, FlowRecord, FlowTable, cell_l3, flow_find,
+    flow_finish, flow_free, flow_init, flow_open_packets, flow_tick, flow_update, resting, tracker_of,
 )
+from netprobe._core.flow_index cimport reverse
+from netprobe._core.flow_side cimport peer_of
 from netprobe._core.flow_view cimport flow_verdict
 from netprobe._core.packet cimport PROTO_TCP
 from netprobe._core.tracker cimport TS_CLOSED, TcpState
@@ -151,6 +153,57 @@ cdef class FlowTester:
             if self.t.cells[i].flags & FC_LIVE and resting(&self.t.cells[i]):
                 n += 1
         return n
+
+    def faults(self):
+        """What is wrong with the table's own order: cells that nobody finds, links of one way, sides that two have."""
+        cdef FlowTable *t = &self.t
+        cdef FlowPacket key
+        cdef const FlowCell *c
+        cdef uint32_t i, k, peer, live = 0, other
+        cdef uint32_t held[2]
+        cdef int tcp
+        found = []
+        sides = set()
+        held[0] = held[1] = 0
+        for i in range(t.top):
+            c = &t.cells[i]
+            if not c.flags & FC_LIVE:
+                continue
+            live += 1
+            memset(&key, 0, sizeof(key))
+            key.l3 = cell_l3(c)
+            memcpy(key.src, c.src, 16 if key.l3 == 6 else 4)
+            memcpy(key.dst, c.dst, 16 if key.l3 == 6 else 4)
+            key.sport = c.sport
+            key.dport = c.dport
+            key.proto = c.proto
+            if flow_find(t, &key) != i:
+                found.append(f"cell {i} is not found by its key")
+            peer = peer_of(t, c)
+            if peer != FLOW_NIL and not (peer < t.top and t.cells[peer].flags & FC_LIVE
+                                         and peer_of(t, &t.cells[peer]) == i and reverse(&t.cells[peer], &key)):
+                found.append(f"cell {i} and its peer {peer}")
+            if not resting(c):
+                held[c.proto == PROTO_TCP] += 1
+                if c.side in sides:
+                    found.append(f"side {c.side} is held twice")
+                sides.add(c.side)
+        for tcp in range(2):
+            for k in range(t.pools[tcp].n_free):
+                if t.pools[tcp].free[k] in sides:
+                    found.append(f"side {t.pools[tcp].free[k]} is free and in use")
+                sides.add(t.pools[tcp].free[k])
+            k = t.pools[tcp].top - ((t.config.capacity + 1) | 1 if tcp else 0)
+            if held[tcp] + t.pools[tcp].n_free != k // (1 + tcp):
+                found.append(f"sides of pool {tcp}: {held[tcp]} held, {t.pools[tcp].n_free} free, {k} given out")
+        other = 0
+        i = t.free_head
+        while i != FLOW_NIL and other <= t.top:
+            other += 1
+            i = t.cells[i].side
+        if live != t.active or live + other != t.top:
+            found.append(f"{live} cells live, {t.active} counted, {other} free, of {t.top}")
+        return found
 
     def stats(self):
         cdef uint64_t b = 0
