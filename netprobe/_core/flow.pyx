@@ -57,6 +57,8 @@ cdef int flow_init(FlowTable *t, const FlowConfig *c) noexcept nogil:
     cdef int i
     memset(t, 0, sizeof(FlowTable))
     t.config = c[0]
+    if t.config.schedule:
+        t.config.bidirectional = 0   # pairs do not rest
     if t.config.capacity < CAPACITY_MIN:
         t.config.capacity = CAPACITY_MIN
     if t.config.capacity > CAPACITY_MAX:
