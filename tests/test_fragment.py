@@ -1,6 +1,7 @@
 """Fragment reassembly, against scapy's fragment() and fragment6()."""
 
 import random
+import struct
 import subprocess
 from pathlib import Path
 
@@ -45,10 +46,10 @@ def pieces4(packet: IP, size: int) -> list[bytes]:
 
 
 def raw4(off: int, data: bytes, more: bool, ident: int = 7, length: int | None = None) -> bytes:
-    packet = IP(src="10.0.0.1", dst="10.0.0.2", id=ident, proto=17, frag=off // 8, flags="MF" if more else 0)
-    raw = bytearray(bytes(packet / Raw(data)))
-    raw[2:4] = (20 + (len(data) if length is None else length)).to_bytes(2, "big")
-    return bytes(raw)
+    """By hand, so that it may contradict itself, and thousands take no time; without a checksum."""
+    total = 20 + (len(data) if length is None else length)
+    ends = bytes([10, 0, 0, 1, 10, 0, 0, 2])
+    return struct.pack(">BBHHHBBH", 0x45, 0, total, ident, off // 8 | more << 13, 64, 17, 0) + ends + data
 
 
 def datagram6(n: int, ident: int, extensions: bool = False) -> IPv6:
@@ -77,8 +78,12 @@ def test_ipv4_any_order_with_copies(data: st.DataObject) -> None:
         datagram4(data.draw(st.integers(100, 4000)), ident, options=[IPOption_NOP()] * (ident % 3 * 4))
         for ident in range(3)
     ]
-    cut = [pieces4(packet, data.draw(st.sampled_from([8, 64, 520, 1480]))) for packet in packets]
-    flat = [piece for pieces in cut for piece in pieces if len(pieces) < 200]
+    cut = []
+    for packet in packets:
+        # fewer pieces than a datagram may have
+        sizes = [size for size in (8, 64, 520, 1480) if len(packet) < 200 * size]
+        cut.append(pieces4(packet, data.draw(st.sampled_from(sizes))))
+    flat = [piece for pieces in cut for piece in pieces]
     # copies of pieces whose datagram is still open: before the last of its pieces
     order = data.draw(st.permutations(flat))
     left = {ident: len(pieces) for ident, pieces in enumerate(cut)}
@@ -96,7 +101,7 @@ def test_ipv4_any_order_with_copies(data: st.DataObject) -> None:
             assert left[ident] == 0
             done[ident] = result
     for ident, packet in enumerate(packets):
-        if len(cut[ident]) == 1 or len(cut[ident]) >= 200:
+        if len(cut[ident]) == 1:
             continue
         got, wirelen, proto, flags = done[ident]
         assert got == whole4(packet)

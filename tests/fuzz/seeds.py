@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import struct
 from pathlib import Path
@@ -213,6 +214,7 @@ def flow_seeds() -> list[bytes]:
     return out
 
 
+@functools.cache
 def all_seeds() -> dict[str, list[bytes]]:
     files = file_seeds()
     recorded = [p.read_bytes() for p in sorted(CAPTURES.glob("*.pcap")) if p.stat().st_size < 20_000]
