@@ -28,6 +28,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 SEEDS = HERE / "seeds"
 
+# where setup.py leaves the C files that Cython makes
+GENERATED = "build/cython"
 # what gcc calls at each block when told -fsanitize-coverage=trace-pc
 COUNTERS = """
 #include <stdint.h>
@@ -74,6 +76,12 @@ def copy_tree(build: Path) -> None:
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, target)
+    # what Cython made of them is the same for every build; what is older than its sources is made anew
+    for path in (ROOT / GENERATED).rglob("*.c"):
+        target = build / path.relative_to(ROOT)
+        if not target.exists() or target.stat().st_mtime < path.stat().st_mtime:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, target)
     for path in [p for p in (build / "netprobe").rglob("*.py*") if p.suffix in (".py", ".pyx", ".pxd")]:
         if not (ROOT / path.relative_to(build)).exists():
             path.unlink()
@@ -85,7 +93,7 @@ def build_sanitized(build: Path) -> Path:
     environment = {
         **os.environ,
         "NETPROBE_SANITIZE": "1",
-        "NETPROBE_BUILD_DIR": "build/cython",
+        "NETPROBE_BUILD_DIR": GENERATED,
         "CFLAGS": "-fsanitize-coverage=trace-pc",
     }
     command = [
