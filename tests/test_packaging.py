@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -26,19 +27,25 @@ def checked(*command: str | Path, **keywords: Any) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy of what git knows, so that files left lying about do not help."""
+    """Built from the sdist of a copy of what git knows, so that files left lying about do not help."""
     base = tmp_path_factory.mktemp("wheel")
     source, out = base / "source", base / "out"
     names = checked("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT).splitlines()
     for name in names:
-        if name.startswith(("netprobe/", "cli/")) or "/" not in name:
+        if name.startswith(("netprobe/", "cli/", "tests/test_")) or "/" not in name:
             target = source / name
             target.parent.mkdir(parents=True, exist_ok=True)
             if (ROOT / name).is_file():
                 target.write_bytes((ROOT / name).read_bytes())
+    # what an sdist holds does not depend on what is compiled
+    nothing = {**os.environ, "NETPROBE_MODULES": ""}
+    checked(sys.executable, "setup.py", "-q", "sdist", "--dist-dir", out, cwd=source, env=nothing)
+    (sdist,) = out.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        assert not [name for name in archive.getnames() if name.split("/")[1:2] == ["tests"]]
     quick = {**os.environ, "NETPROBE_OPTIMIZE": "-O0"}
     checked(
-        sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", out, source, env=quick
+        sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", out, sdist, env=quick
     )
     (found,) = out.glob("*.whl")
     return found
@@ -90,6 +97,18 @@ def test_installed_wheel_works(environment: Path, captures: Path, tmp_path: Path
     assert not where.startswith(str(ROOT))
     absent = subprocess.run([python, "-c", "import cli"], capture_output=True, text=True, cwd=tmp_path)
     assert "ModuleNotFoundError" in absent.stderr
+    assert "summarize(" in checked(python, "-c", "import netprobe; help(netprobe)", cwd=tmp_path)
+    agent = subprocess.run([environment / "pktvisord", "lo"], capture_output=True, text=True, cwd=tmp_path)
+    assert "pip install 'netprobe-suite[agent]'" in agent.stdout + agent.stderr
+    assert agent.returncode == 1
+    code = "import netprobe; print(netprobe.live('none', source='mock', seconds=0.1).packets >= 0)"
+    assert checked(python, "-c", code, cwd=tmp_path) == "True\n"
+    code = (
+        "import netprobe\nwith netprobe.Agent({'visor': {}}) as agent: print(list(agent.policies))\n"
+        "try: netprobe.Agent('visor: {}\\n')\nexcept netprobe.ConfigError as error: print(error)"
+    )
+    said = checked(python, "-c", code, cwd=tmp_path).splitlines()
+    assert said == ["[]", "reading YAML needs PyYAML: pip install 'netprobe-suite[agent]'"]
     code = "import netprobe, sys; print(netprobe.summarize(sys.argv[1]).packets)"
     assert int(checked(python, "-c", code, demo, cwd=tmp_path)) > 0
 

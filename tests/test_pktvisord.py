@@ -520,6 +520,7 @@ def test_without_the_extra(package: str) -> None:
     assert done.returncode == 1
     assert "pip install 'netprobe-suite[agent]'" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+    assert "internal error" not in done.stdout + done.stderr
 
 
 def run_code(before: str, *argv: str) -> subprocess.CompletedProcess[str]:

@@ -14,8 +14,8 @@ from typing import Any
 
 try:
     import yaml
-except ImportError:  # pragma: no cover
-    raise ImportError("the agent needs PyYAML: pip install 'netprobe-suite[agent]'") from None
+except ImportError:  # without the extra [agent]: policies out of Python and netprobe.live need no text
+    yaml = None  # type: ignore[assignment]
 
 from netprobe.errors import ConfigError
 from netprobe.handlers.options import kind_of
@@ -28,7 +28,7 @@ MAX_MESSAGE = 1000
 # digits of the largest unsigned number, 2^64 - 1
 MAX_DIGITS = 20
 
-Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+Loader: Any = getattr(yaml, "CSafeLoader", None) or getattr(yaml, "SafeLoader", None)
 
 _CORE_TAG = "tag:yaml.org,2002:"
 _CORE = ("str", "int", "float", "bool", "null", "map", "seq")
@@ -195,6 +195,8 @@ def plain(node: Node) -> Any:
 
 def parse(data: str | bytes, source: str = "") -> Node | None:
     """The tree of a text; None: the text is empty. ConfigError says where it is no YAML."""
+    if yaml is None:
+        raise ConfigError(f"{_at(source)}reading YAML needs PyYAML: pip install 'netprobe-suite[agent]'")
     text = _decoded(data, source)
     if not text.strip():
         return None
