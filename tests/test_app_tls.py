@@ -176,6 +176,8 @@ def test_before_tls(version: int) -> None:
         b"\x80\x2e\x01\x03\x01" + bytes(40),
         b"\x16\x04\0\0\1x",
         b"\x16\x03\x03\xff\xff",
+        b"\x14\x03\x03\0\1\1",  # the change to encryption, and what comes behind it
+        b"\x17\x03\x03\0\1x",
     ],
 )
 def test_something_else(data: bytes) -> None:

@@ -16,8 +16,11 @@ from netprobe._core.stream import StreamTester
 from scapy.contrib.bgp import BGPHeader, BGPKeepAlive, BGPNotification, BGPOpen, BGPUpdate
 from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
-from scapy.utils import PcapReader
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
+from scapy.utils import PcapReader, wrpcap
 
+import netprobe
 from netprobe._core.acc_bgp import Bgp
 from netprobe._core.acc_pcap import Pcap
 from netprobe._core.store import MetricBlock
@@ -221,6 +224,29 @@ def test_recorded_against_tshark(captures: Path) -> None:
 def test_tables_bind() -> None:
     assert len(bind(BGP, Bgp)) == 11
     assert len(bind(PCAP, Pcap)) == 3
+
+
+def test_rates_and_deep_samples(tmp_path: Path) -> None:
+    """Three messages in each of a hundred seconds; every other packet is looked into."""
+    ends = Ether() / IP(src="10.0.0.1", dst="10.0.0.2")
+    keepalive = MARKER + bytes([0, 19, 4])
+    frames = [ends / TCP(sport=1000, dport=179, seq=99, flags="S")]
+    for second in range(100):
+        seq = 100 + second * 3 * len(keepalive)
+        frames.append(ends / TCP(sport=1000, dport=179, seq=seq, flags="PA") / Raw(keepalive * 3))
+    for second, frame in enumerate(frames):
+        frame.time = 1_700_000_000 + second
+    path = tmp_path / "x.pcap"
+    wrpcap(str(path), frames)
+    whole = netprobe.summarize(path, handlers="bgp", periods=1).to_dict()["1m"]["bgp"]
+    assert whole["wire_packets"]["deep_samples"] == whole["wire_packets"]["total"] == 300
+    for rate in ("total", "events"):
+        assert whole["rates"][rate] == {"p50": 3, "p90": 3, "p95": 3, "p99": 3}
+    half = netprobe.summarize(path, handlers="bgp", periods=1, deep_sample_rate=50).to_dict()["1m"]["bgp"]
+    assert half["wire_packets"]["total"] == 300
+    # messages of one packet share its fate; five standard deviations of a hundred draws
+    assert half["wire_packets"]["deep_samples"] % 3 == 0
+    assert 75 < half["wire_packets"]["deep_samples"] < 225
 
 
 def test_pcap_drops_between_buckets_count() -> None:

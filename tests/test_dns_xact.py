@@ -110,6 +110,18 @@ def test_sound_when_full(moves, salt):
     assert table.check() == 0
 
 
+def test_same_key_in_another_map_is_another():
+    """Also where the table is so full that they lie among each other."""
+    table = _Table(8, 10**9)
+    keys = range(1, 81)
+    for key in keys:
+        for which in (0, 1):
+            table.start(key, which, 0, 2 * key + which)
+    assert (table.active, table.evicted, table.capacity) == (160, 0, 256)
+    for key in keys:
+        assert [table.find(key, which) for which in range(3)] == [(0, 2 * key), (0, 2 * key + 1), None]
+
+
 def test_purge_at_exactly_the_ttl():
     table = _Table(18, TTL)
     table.start(7, 1, 500)

@@ -26,7 +26,7 @@ from netprobe.export.ipfix import IpfixSink
 from netprobe.export.jsonl import JsonlSink
 from netprobe.export.kentik import KentikSink, to_records
 from netprobe.export.runs import Replay, carry
-from netprobe.flow_columns import SCHEMA
+from netprobe.flow_columns import REASONS, SCHEMA
 from netprobe.kentik import Credentials, Endpoints, Settings, connect
 from netprobe.kentik.client import Pace
 
@@ -122,6 +122,8 @@ def test_ipfix_as_tshark_reads_it(tmp_path: Path) -> None:
     names = ["version", "sequence", "srcaddr", "dstaddr", "srcaddrv6", "dstaddrv6", "srcport", "dstport"]
     names += ["protocol", "tos", "tcpflags", "packets", "octets", "vlanid", "sampling_interval"]
     names += ["srcmac", "dstmac", "abstimestart", "abstimeend", "flow_end_reason", "od_id"]
+    health = {"client_nw_latency_ms": 5, "retransmitted_out_pkts": 3, "ooorder_in_pkts": 2}
+    names += [f"pie.ntop.{name}" for name in health]
     templates, four, six = collector.fields(tmp_path / "x.pcap", *names)
     assert templates["version"] == four["version"] == six["version"] == ["10"]
     assert templates["sequence"] == four["sequence"] == ["0"]
@@ -142,6 +144,8 @@ def test_ipfix_as_tshark_reads_it(tmp_path: Path) -> None:
         assert message["srcmac"] == ["02:00:00:00:12:34"] * n
         assert message["dstmac"] == ["02:00:00:00:56:78"] * n
         assert message["od_id"] == ["1"]
+        for name, value in health.items():
+            assert message[f"pie.ntop.{name}"] == [str(value)] * n
         assert [int(v, 0) for v in message["flow_end_reason"]] == [4] * n
     assert four["protocol"] == ["6", "6"]
     assert six["protocol"] == ["17"]
@@ -214,6 +218,31 @@ def test_ipfix_carries_what_decoders_found(tmp_path: Path) -> None:
         expected = Counter(p for v in values for p in v[:254].split(",") if p and p != "0")
         assert got == expected, column
         assert got or column == "dns_ret_code"
+
+
+@pytest.mark.tool("tshark")
+def test_ipfix_says_why_a_flow_ended(tmp_path: Path) -> None:
+    """RFC 5102 5.11.3: 1 idle time-out, 2 active time-out, 4 forced end, 5 lack of resources."""
+    wanted = {"idle": 1, "active": 2, "schedule": 2, "decoded": 2, "evicted": 5, "end": 4}
+    flows = [{**FLOW, "reason": index} for index in range(len(REASONS))]
+    collector = Collector(lambda sink: sink.write(batch(*flows)))
+    _, message = collector.fields(tmp_path / "x.pcap", "flow_end_reason")
+    assert [int(value, 0) for value in message["flow_end_reason"]] == [wanted[name] for name in REASONS]
+
+
+def test_ipfix_templates_again_after_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a collector that began later, however little there is to send."""
+    clock = SimpleNamespace(time=time.time)
+    monkeypatch.setattr(ipfix, "time", clock)
+
+    def send(sink: IpfixSink) -> None:
+        for now in (1000.0, 1059.9, 1060.0, 1061.0):
+            clock.monotonic = lambda now=now: now
+            sink.write(batch(FLOW))
+
+    # set 2 describes (RFC 7011 3.3.2)
+    sets = [struct.unpack_from("!H", data, 16)[0] == 2 for data in Collector(send).datagrams]
+    assert sets == [True, False, False, True, False, False]
 
 
 def test_ipfix_texts_are_cut_at_a_character() -> None:

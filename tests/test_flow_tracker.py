@@ -166,6 +166,19 @@ def test_gap_counts_like_a_repeat() -> None:
     assert (client["out"]["reordered"], client["out"]["retransmits"]) == (2, 1)
 
 
+def test_syn_and_fin_take_a_number() -> None:
+    """RFC 9293 3.4: what repeats one of them is a retransmission, and data is not expected in its place."""
+    talk = Talk()
+    t = talk.shake()
+    talk.send(0, t + SECOND, 1, 0, ACK | FIN)
+    talk.send(0, t + 2 * SECOND, 1, 0, ACK | FIN)
+    talk.send(0, t + 3 * SECOND, 2)
+    talk.send(1, t + 4 * SECOND, 0, 0, SYN | ACK)
+    talk.send(1, t + 5 * SECOND, 1, 100)
+    client, server = talk.end()
+    assert (client["out"]["retransmits"], server["out"]["retransmits"]) == (1, 1)
+
+
 def test_keep_alives_do_not_count() -> None:
     talk = Talk()
     t = talk.shake()

@@ -225,6 +225,19 @@ CONTRADICTIONS = {
 }
 
 
+@pytest.mark.parametrize("spare", [0, -1])
+def test_the_longest_datagram(spare: int) -> None:
+    """RFC 791: header and payload have at most 65535 bytes."""
+    tester = FragTester()
+    for at in range(0, 64512, 1024):
+        assert tester.feed(raw4(at, b"a" * 1024, True)) is None
+    got = tester.feed(raw4(64512, b"a" * (65535 - 20 - 64512 - spare), False))
+    assert tester.stats()["malformed"] == (spare < 0)
+    assert (got is None) == (spare < 0)
+    if got is not None:
+        assert len(got[0]) == 65535
+
+
 @pytest.mark.parametrize("pieces", CONTRADICTIONS.values(), ids=CONTRADICTIONS)
 def test_contradiction_is_counted(pieces: list[bytes]) -> None:
     tester = FragTester()
@@ -304,6 +317,17 @@ def test_flood_stays_flat() -> None:
         tester.feed(raw4(8, b"12345678", True, ident & 0xFFFF))
     assert tester.stats()["datagrams"] == 500
     assert tester.stats()["evicted"] == 19_500
+
+
+def test_what_was_given_up_already_is_not_evicted() -> None:
+    tester = FragTester(limit=3)
+    for piece in (raw4(0, b"a" * 48, True, 1), raw4(24, b"b" * 8, False, 1)):
+        tester.feed(piece)
+    for ident in (2, 3, 4):
+        tester.feed(raw4(0, b"a" * 8, True, ident))
+    assert (tester.stats()["overlapped"], tester.stats()["evicted"]) == (1, 0)
+    tester.feed(raw4(0, b"a" * 8, True, 5))
+    assert tester.stats()["evicted"] == 1
 
 
 @settings(max_examples=300, deadline=None)

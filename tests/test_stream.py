@@ -551,6 +551,21 @@ def test_flood_of_connections_stays_flat() -> None:
     assert stats["held_bytes"] < 1000 * 100
 
 
+def test_what_waits_already_takes_no_room() -> None:
+    tester = StreamTester()
+    connection = Connection(tester)
+    connection.syn(0)
+    connection.send(0, 10, b"x" * 100)
+    held = tester.stats()["held_bytes"]
+    assert held >= 100
+    for _ in range(3):
+        connection.send(0, 10, b"x" * 100)
+        connection.send(0, 20, b"x" * 90)
+    assert tester.stats()["held_bytes"] == held
+    connection.send(0, 0, b"y" * 10)
+    assert joined(tester) == [b"y" * 10 + b"x" * 100]
+
+
 def test_flood_of_segments_stays_flat() -> None:
     """16 MiB of out-of-order data; beyond, gaps are given up at once, and the connection goes on."""
     tester = StreamTester(keep=1)
