@@ -375,6 +375,9 @@ def test_folded_and_repeated_fields() -> None:
         (0, b"GET / HTTP/1.1\r\nHost: one\r\nHost: two\r\nUser-Agent: a\r\n  b\r\n\tc\r\nX: y\r\n z\r\n\r\n")
     )
     assert got == [(False, None, b"/", b"two", b"", b"a b c")]
+    # together they are cut like one
+    got, _ = talk((0, b"GET / HTTP/1.1\r\nUser-Agent: " + b"a" * 300 + b"\r\n " + b"b" * 300 + b"\r\n\r\n"))
+    assert got[0][5] == b"a" * 300 + b" " + b"b" * 83
 
 
 def test_bare_newlines_and_versions() -> None:

@@ -21,8 +21,13 @@ from scapy.layers.dhcp6 import (
     DHCP6OptRelayMsg,
     DHCP6OptServerId,
 )
-from scapy.utils import PcapReader
+from scapy.layers.inet import IP, UDP
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
+from scapy.utils import PcapReader, wrpcap
 
+import netprobe
 from netprobe._core.acc_dhcp import Dhcp
 from netprobe._core.store import MetricBlock
 from netprobe._core.wire.dhcp import parse_dhcp4, parse_dhcp6
@@ -237,6 +242,22 @@ def test_acks_that_add_no_client() -> None:
     feed(message("request", 6), 10, deep=False)
     feed(message("ack", 6, yiaddr="10.0.0.9"), 11)
     assert len(rows(acc._block(), "top_clients")) == 1  # type: ignore[attr-defined]
+
+
+def test_rates(tmp_path: Path) -> None:
+    """A message of either version in each of a hundred seconds; totals are DHCPv4's (metrics spec 8)."""
+    ends = Ether() / IP(src="0.0.0.0", dst="255.255.255.255") / UDP(sport=68, dport=67)
+    six = Ether() / IPv6(src="fe80::1", dst="ff02::1:2") / UDP(sport=546, dport=547) / DHCP6_Solicit()
+    frames = []
+    for second in range(100):
+        for frame in (ends / Raw(message("discover")), six):
+            frames.append(frame.copy())
+            frames[-1].time = 1_700_000_000 + second
+    wrpcap(str(tmp_path / "x.pcap"), frames)
+    shown = netprobe.summarize(tmp_path / "x.pcap", handlers="dhcp", periods=1).to_dict()["1m"]["dhcp"]
+    for name, each in (("total", 1), ("events", 2)):
+        assert shown["wire_packets"][name] == 100 * each
+        assert shown["rates"][name] == dict.fromkeys(("p50", "p90", "p95", "p99"), each)
 
 
 def test_period_shift_purges_by_milliseconds() -> None:

@@ -281,15 +281,18 @@ def test_pause_begins_when_an_attempt_ends(push: Any) -> None:
         assert time.monotonic() - begin >= 0.7
 
 
-def test_refused_requests_are_lost_and_counted(receiver: Receiver, push: Any, caplog: Any) -> None:
-    receiver.plan = [400] * 4
+@pytest.mark.parametrize("status", [400, 302])
+def test_refused_requests_are_lost_and_counted(
+    receiver: Receiver, push: Any, caplog: Any, status: int
+) -> None:
+    receiver.plan = [status] * 4
     with caplog.at_level(logging.WARNING):
         pusher = push(demo_manager(), receiver.port, interval=0.05)
         assert until(lambda: len(receiver.requests) >= 1)
     assert len(set(receiver.bodies)) >= 1
     assert pusher.lost["refused"] == 4 * render_otlp.points_in(receiver.requests[0])
     # four refusals, one line
-    assert sum("answered 400" in record.message for record in caplog.records) == 1
+    assert sum(f"answered {status}" in record.message for record in caplog.records) == 1
 
 
 def test_partial_success_is_counted(receiver: Receiver, push: Any, caplog: Any) -> None:
@@ -333,6 +336,12 @@ def test_what_waits_is_bounded_in_bytes(push: Any) -> None:
     assert until(lambda: pusher.lost["full"] > 0)
     queue = {name: value for name, _, _, value, _ in pusher.numbers()}
     assert 0 < queue["netprobe_otlp_queue_bytes"] <= 30_000
+
+
+def test_a_request_above_the_bound_is_lost_alone(receiver: Receiver, push: Any) -> None:
+    pusher = push(demo_manager(), receiver.port, interval=0.02, keep_bytes=100)
+    assert until(lambda: pusher.lost["full"] > 0)
+    assert (receiver.bodies, pusher.failed_attempts, pusher.delivered) == ([], 0, 0)
 
 
 def test_stop_is_quick_and_counts_what_waited(push: Any) -> None:
