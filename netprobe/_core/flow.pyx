@@ -546,13 +546,12 @@ cdef void wake(FlowTable *t, uint32_t i, const FlowPacket *v) noexcept nogil:
     """A packet of an entry that was put off. If a compaction has removed it since (spec 4.4), it is a new entry, of which
     the tracker and decoders know more."""
     cdef FlowCell *c = &t.cells[i]
-    cdef FlowSide *s = side_of(t, c)
     c.flags &= ~<uint8_t>FC_PUT_OFF
-    if t.epoch + <int64_t>s.deadline * SECOND + s.phase <= t.compacted and c.last < t.compacted:
+    if deadline_of(t, c) <= t.compacted and c.last < t.compacted:
         stamp(t, c, v)
         deadline(t, i, v.ts)
     else:
-        t.due[i] = s.deadline
+        t.due[i] = side_of(t, c).deadline
 
 
 cdef inline void count(FlowTable *t, FlowPacket *v) noexcept nogil:
