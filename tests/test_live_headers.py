@@ -107,23 +107,31 @@ def frames() -> list[bytes]:
     return found + [frame[: rng.randrange(len(frame) + 1)] for frame in found]
 
 
-def plain(frame: bytes) -> bool:
-    """Is it a datagram whose headers are enough, as scapy sees it?"""
+def headers_of(frame: bytes) -> int | None:
+    """What is kept if it is a datagram whose headers are enough, as scapy sees it."""
     from scapy.all import IP, TCP, UDP, Ether, IPv6
 
     seen = Ether(frame)
     below = seen.payload
     if isinstance(below, IP):
         if below.version != 4 or below.ihl != 5 or below.frag or below.flags.MF:
-            return False
+            return None
     elif not isinstance(below, IPv6):
-        return False
+        return None
     upper = below.payload
-    return isinstance(upper, TCP | UDP) and not {upper.sport, upper.dport} & set(READ_PORTS)
+    if not isinstance(upper, TCP | UDP) or {upper.sport, upper.dport} & set(READ_PORTS):
+        return None
+    return HEADERS[below.version, 6 if isinstance(upper, TCP) else 17]
 
 
 def wanted(frame: bytes) -> int:
-    return HEADERS if len(frame) > HEADERS and plain(frame) else len(frame)
+    return (headers_of(frame) if len(frame) > max(HEADERS.values()) else None) or len(frame)
+
+
+def test_no_header_is_longer_than_what_is_kept() -> None:
+    ethernet, longest = 14, {4: 20, 6: 40}
+    for (version, protocol), kept in HEADERS.items():
+        assert ethernet + longest[version] + (60 if protocol == 6 else 8) <= kept
 
 
 def test_headers_of_what_nobody_reads() -> None:

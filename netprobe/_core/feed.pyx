@@ -40,7 +40,7 @@ cdef enum:
     # how long commands may keep packets waiting that have come
     BUDGET = 4000000
     # so that the latest second of a rate has all its packets, too
-    RATE_GRACE = 100000000
+    RATE_GRACE = 150000000
 
 cdef enum:
     DO_ADD

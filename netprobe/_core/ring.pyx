@@ -48,7 +48,7 @@ cdef enum:
     # rather many blocks at a time than to be woken for each: what counts a packet leaves the caches in every sleep
     NAP_MS = 10                  # between two looks at how full the ring is, at most
     NAP_BYTES = 3355443          # of the ring, for each ms: what a line of 27 Gbit/s can fill
-    NAPS_MS = 50                 # all of them; what waits for packets of a second that is over knows this (feed, RATE_GRACE)
+    NAPS_MS = 75                 # all of them; what waits for packets of a second that is over knows this (feed, RATE_GRACE)
     NAP_SHARE = 4                # no nap with this part of the ring full
     HOLD_MS = 1                  # pause while workers hold every block that came
     OUT = 0x80000000U            # in a block's refs, from the moment it is taken until it is the kernel's again
@@ -572,53 +572,60 @@ cdef class Ring(LiveSource):
         cdef tpacket3_hdr *h
         cdef sockaddr_ll *a
         cdef uint8_t *data
-        cdef uint8_t *p
-        cdef RawPacket *raw
-        cdef uint8_t *next
         cdef uint8_t *far
+        cdef RawPacket *raw
         cdef uint64_t first
         cdef uint32_t second
-        cdef uint32_t caplen, wirelen, room, link_bytes
-        cdef int kind, tagged
+        cdef uint32_t caplen, wirelen, mac, room, link_bytes, step
+        cdef int tagged
         cdef int n = 0
+        # what a packet's bytes could overlap, as far as the compiler knows, would be loaded anew for each
+        cdef uint8_t *p = self.packet
+        cdef uint8_t *fetched = self.fetched
+        cdef uint8_t *used = self.block_used
+        cdef uint32_t left = self.left
+        cdef uint32_t snaplen = self.snaplen
+        cdef int kind = self.linktype
+        cdef int filter_mode = self.filter_mode
         cdef int mixed = self.everything
         cdef int copies = self.everything or self.loopback
-        while self.left and n < BATCH_PACKETS:
-            p = self.packet
+        while left and n < BATCH_PACKETS:
             h = <tpacket3_hdr *>p
             if self.block_end - p < HEADER + <ssize_t>sizeof(sockaddr_ll):
-                np_add64(&self.lost, self.left)
-                self.left = 0
+                np_add64(&self.lost, left)
+                left = 0
                 break
             room = <uint32_t>(self.block_end - p)
             caplen = h.tp_snaplen
             wirelen = h.tp_len
-            if h.tp_mac > room or caplen > room - h.tp_mac or h.tp_net > room or h.tp_mac < HEADER + sizeof(sockaddr_ll):
-                np_add64(&self.lost, self.left)
-                self.left = 0
+            mac = h.tp_mac
+            if mac > room or caplen > room - mac or h.tp_net > room or mac < HEADER + sizeof(sockaddr_ll):
+                np_add64(&self.lost, left)
+                left = 0
                 break
-            self.left -= 1
-            next = p + h.tp_next_offset
-            self.packet = next
-            if self.left:
-                if h.tp_next_offset == 0 or h.tp_next_offset >= room:
-                    np_add64(&self.lost, self.left)
-                    self.left = 0
+            data = p + mac
+            a = <sockaddr_ll *>(p + HEADER)
+            left -= 1
+            if left:
+                step = h.tp_next_offset
+                if step == 0 or step >= room:
+                    np_add64(&self.lost, left)
+                    left = 0
                 else:
+                    p += step
                     # another CPU wrote all this: each line takes long to come, and where a header is stands in the
                     # one before, so that they would come one by one
-                    if self.fetched < next:
-                        self.fetched = next
-                    far = next + FETCH if next + FETCH < self.block_used else self.block_used
-                    while self.fetched < far:
-                        np_fetch(self.fetched)
-                        self.fetched += LINE
-            a = <sockaddr_ll *>(p + HEADER)
+                    if fetched < p:
+                        fetched = p
+                    far = p + FETCH if p + FETCH < used else used
+                    while fetched < far:
+                        np_fetch(fetched)
+                        fetched += LINE
             if copies and a.sll_pkttype == PACKET_OUTGOING and a.sll_hatype == ARPHRD_LOOPBACK:
                 np_add64(&self.outgoing, 1)
                 continue
-            data = p + h.tp_mac
-            kind = link_type(a.sll_hatype) if mixed else self.linktype
+            if mixed:
+                kind = link_type(a.sll_hatype)
             tagged = 0
             if kind == LT_ETHERNET:
                 if h.tp_status & TP_STATUS_VLAN_VALID and caplen >= MACS:
@@ -635,7 +642,7 @@ cdef class Ring(LiveSource):
                     wirelen += TAG
             elif kind == LT_RAW or kind == LT_SLL:
                 # behind whatever header the device has, if any
-                link_bytes = h.tp_net - h.tp_mac if h.tp_net > h.tp_mac else 0
+                link_bytes = h.tp_net - mac if h.tp_net > mac else 0
                 if link_bytes > caplen:
                     link_bytes = caplen
                 data += link_bytes
@@ -646,7 +653,7 @@ cdef class Ring(LiveSource):
                     cook(data, a)
                     caplen += SLL
                     wirelen += SLL
-            if self.filter_mode and (tagged or self.filter_mode == CORE_ALL):
+            if filter_mode and (tagged or filter_mode == CORE_ALL):
                 if self.filter == NULL or self.filter.linktype != kind:
                     self.filter = self.program(kind)
                 if (self.filter == NULL or self.filter.core == NULL
@@ -656,12 +663,15 @@ cdef class Ring(LiveSource):
             raw = &b.raw[n]
             raw.data = data
             raw.ts = <int64_t>h.tp_sec * 1000000000 + h.tp_nsec
-            raw.caplen = caplen if caplen <= self.snaplen else self.snaplen
+            raw.caplen = caplen if caplen <= snaplen else snaplen
             raw.wirelen = wirelen
             raw.linktype = <uint16_t>kind
             raw.flags = 0
             raw.interface = <uint32_t>a.sll_ifindex if mixed else 0
             n += 1
+        self.packet = p
+        self.fetched = fetched
+        self.left = left
         return n
 
 

@@ -46,8 +46,8 @@ _NO_COPIES: Rows = [
 
 # whose payload handlers read (ports_app_udp, ports_app_tcp of decode.pyx): DNS, DHCP, BGP
 READ_PORTS = (53, 5353, 5355, 53000, 67, 68, 546, 547, 179)
-#: kept of a datagram that no handler reads: its headers are 118 bytes at most
-HEADERS = 128
+#: (IP version, protocol) -> kept of a datagram that no handler reads: its longest headers, in whole sixteens
+HEADERS = {(4, 6): 96, (4, 17): 48, (6, 6): 128, (6, 17): 64}
 
 
 def live_filters(
@@ -60,16 +60,18 @@ def live_filters(
 
     Link type -1 is what `any` has in the kernel: all kinds of frames, so that only the core can judge. The
     function raises ConfigError for an expression that is wrong or means nothing for the link type.
-    ``headers``: of datagrams of ports that no handler reads, HEADERS bytes are enough.
+    ``headers``: of datagrams of ports that no handler reads, HEADERS are enough.
     """
     cut = min(snaplen + MARGIN, EVERYTHING)
 
     def filters(linktype: int) -> tuple[Rows, BpfProgram | None, int]:
         rows, program, mode = whole(linktype)
-        if headers and linktype == _ETHERNET and cut > HEADERS and len(rows) + 40 < MAX_ROWS:
+        if headers and linktype == _ETHERNET and cut > max(HEADERS.values()):
             # what the core has still to judge stays whole
             untouched = len(_TAGGED_PASS) if mode == CORE_TAGGED else 0
-            rows = rows[:untouched] + _headers_only(rows[untouched:], cut)
+            cutting = rows[:untouched] + _headers_only(rows[untouched:], cut)
+            if len(cutting) <= MAX_ROWS:
+                rows = cutting
         return rows, program, mode
 
     def whole(linktype: int) -> tuple[Rows, BpfProgram | None, int]:
@@ -106,12 +108,23 @@ def _headers_only(rows: Rows, cut: int) -> Rows:
         for at, (code, jt, jf, k) in enumerate(rows)
     ]
 
-    listed = [("", _EQUAL, port, "full", "") for port in READ_PORTS]
+    def unread(name: str, version: int, protocol: int) -> list[tuple[str, int, int, str, str]]:
+        """Both ports, then what is kept."""
+        at = 34 if version == 4 else 54
+        listed = [("", _EQUAL, port, "full", "") for port in READ_PORTS]
+        return [
+            (name, _HALF, at, "", ""),
+            *listed,
+            ("", _HALF, at + 2, "", ""),
+            *listed,
+            ("", _RETURN, HEADERS[version, protocol], "", ""),
+        ]
+
     # its own name, code, argument, where to go if true and if false (else to the next)
     steps: list[tuple[str, int, int, str, str]] = [
         # a load past the end would drop the packet
         ("", _LENGTH, 0, "", ""),
-        ("", _ABOVE, HEADERS, "", "full"),
+        ("", _ABOVE, max(HEADERS.values()), "", "full"),
         ("", _HALF, 12, "", ""),
         ("", _EQUAL, 0x0800, "ipv4", ""),
         ("", _EQUAL, 0x86DD, "ipv6", "full"),
@@ -120,21 +133,15 @@ def _headers_only(rows: Rows, cut: int) -> Rows:
         ("", _HALF, 20, "", ""),
         ("", _ANY_BIT, 0x3FFF, "full", ""),
         ("", _BYTE, 23, "", ""),
-        ("", _EQUAL, 6, "ports4", ""),
-        ("", _EQUAL, 17, "ports4", "full"),
-        ("ports4", _HALF, 34, "", ""),
-        *listed,
-        ("", _HALF, 36, "", ""),
-        *listed[:-1],
-        ("", _EQUAL, READ_PORTS[-1], "full", "short"),
+        ("", _EQUAL, 6, "tcp4", ""),
+        ("", _EQUAL, 17, "udp4", "full"),
         ("ipv6", _BYTE, 20, "", ""),
-        ("", _EQUAL, 6, "ports6", ""),
-        ("", _EQUAL, 17, "ports6", "full"),
-        ("ports6", _HALF, 54, "", ""),
-        *listed,
-        ("", _HALF, 56, "", ""),
-        *listed,
-        ("short", _RETURN, HEADERS, "", ""),
+        ("", _EQUAL, 6, "tcp6", ""),
+        ("", _EQUAL, 17, "udp6", "full"),
+        *unread("tcp4", 4, 6),
+        *unread("udp4", 4, 17),
+        *unread("tcp6", 6, 6),
+        *unread("udp6", 6, 17),
         ("full", _RETURN, cut, "", ""),
     ]
     places = {name: at for at, (name, *_) in enumerate(steps) if name}
