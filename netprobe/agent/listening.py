@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import socket
-import ssl
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from netprobe.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    import ssl
 
 __all__ = ["Listener", "tls_context"]
 
@@ -98,6 +101,8 @@ def _listen(host: str, port: int) -> tuple[list[socket.socket], int]:
 
 def tls_context(cert: str, key: str) -> ssl.SSLContext:
     """TLS 1.2 and newer with this certificate (chain) and key; ConfigError says which file is wrong."""
+    import ssl
+
     for what, path in (("certificate", cert), ("key", key)):
         try:
             data = Path(path).read_bytes()

@@ -15,11 +15,12 @@ import pkgutil
 import signal
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 from netprobe.agent.privileges import User, drop
 from netprobe.errors import ConfigError
 
-__all__ = ["check_installed", "load_everything", "reachable"]
+__all__ = ["Trial", "check_installed", "load_everything"]
 
 LOG = logging.getLogger("netprobe.agent")
 
@@ -29,6 +30,8 @@ EXTRA = ("uvicorn", "starlette", "h11", "yaml")
 PARTS = ("_core", "agent", "handlers", "inputs", "metrics", "policy")
 #: of other libraries, what they load late
 LATE = (
+    "yaml",
+    "ssl",
     "anyio._backends._asyncio",
     "uvicorn.lifespan.off",
     "difflib",
@@ -45,12 +48,20 @@ def check_installed() -> None:
             raise ConfigError(f"the Python package {name} is missing: pip install 'netprobe-suite[agent]'")
 
 
-def reachable(user: User | None) -> bool:
-    """Can code still be read once the privileges are dropped? A child process tries it out."""
-    child = os.fork()
-    if child:
+class Trial:
+    """Can code still be read once the privileges are dropped? A child process tries it out meanwhile."""
+
+    def __init__(self, user: User | None) -> None:
+        self._child = os.fork()
+        if self._child == 0:
+            _try_out(user)
+
+    def succeeded(self) -> bool:
         # a failure is no news, and neither is how the child ended
-        return os.waitpid(child, 0)[1] == 0
+        return os.waitpid(self._child, 0)[1] == 0
+
+
+def _try_out(user: User | None) -> NoReturn:
     try:
         signal.alarm(10)
         drop(user)

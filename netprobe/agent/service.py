@@ -7,6 +7,7 @@ is tried before the first interface is opened, privileges go before the first th
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -78,7 +79,11 @@ def run(arguments: Mapping[str, Any], options: Options, document: Document | Non
         LOG.warning(note)
     service = Service(arguments, options, document, log, base)
     try:
+        # what loads stays, and need not be looked through for garbage again and again, now or later
+        gc.disable()
         service.start()
+        gc.freeze()
+        gc.enable()
     except KeyboardInterrupt:
         service.stop()
         LOG.info("exit with success")
@@ -159,15 +164,17 @@ class Service:
 
     def start(self) -> None:
         """Everything runs when this returns. NetprobeError says in one line why it does not."""
-        from netprobe.agent.listening import Listener
-        from netprobe.agent.preload import check_installed, load_everything, reachable
+        from netprobe.agent.preload import Trial, check_installed, load_everything
         from netprobe.agent.privileges import drop, find_user
-        from netprobe.policy.manager import Manager
 
         options = self.options
         LOG.debug("netprobe %s starts as process %d", __version__, os.getpid())
         check_installed()
         user = find_user(options.user) if options.user else None
+        trial = Trial(user)
+        from netprobe.agent.listening import Listener
+        from netprobe.policy.manager import Manager
+
         if options.pid_file:
             self._pid_file = PidFile(options.pid_file)
         token = read_token(options.admin_token_file) if options.admin_token_file else None
@@ -184,7 +191,7 @@ class Service:
             self._pusher = _pusher(manager, options)
         listener = Listener(options.host, options.port, tls)
         listener.open()
-        if not reachable(user):
+        if not trial.succeeded():
             load_everything()
         # from here on there are threads, and all but the main one must never see these; up to here whoever is
         # tired of waiting for a name server may interrupt
@@ -202,7 +209,10 @@ class Service:
     def _start_web(self, listener: Listener, token: str | None) -> None:
         """Last, because packets are counted while this loads; who connects meanwhile is answered then."""
         from netprobe.agent.web import Server, create_app
+        from netprobe.policy.nodes import parser
 
+        # not at the first document: by then there may be no descriptor left to read code with
+        parser()
         assert self._manager is not None
         app = create_app(
             self._manager,

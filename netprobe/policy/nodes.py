@@ -10,15 +10,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
-
-try:
-    import yaml
-except ImportError:  # without the extra [agent]: policies out of Python and netprobe.live need no text
-    yaml = None  # type: ignore[assignment]
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from netprobe.errors import ConfigError
 from netprobe.handlers.options import kind_of
+
+if TYPE_CHECKING:
+    import yaml
 
 MAX_BYTES = 4 << 20
 MAX_DEPTH = 32
@@ -27,8 +26,6 @@ MAX_NODES = 200_000
 MAX_MESSAGE = 1000
 # digits of the largest unsigned number, 2^64 - 1
 MAX_DIGITS = 20
-
-Loader: Any = getattr(yaml, "CSafeLoader", None) or getattr(yaml, "SafeLoader", None)
 
 _CORE_TAG = "tag:yaml.org,2002:"
 _CORE = ("str", "int", "float", "bool", "null", "map", "seq")
@@ -193,10 +190,24 @@ def plain(node: Node) -> Any:
 # --- building ---
 
 
+def parser() -> ModuleType:
+    """PyYAML. ImportError without the extra [agent]: what comes out of Python needs no text.
+
+    Loaded late: an agent that is given an interface counts packets before anybody sends it a document.
+    """
+    import yaml
+
+    return yaml
+
+
 def parse(data: str | bytes, source: str = "") -> Node | None:
     """The tree of a text; None: the text is empty. ConfigError says where it is no YAML."""
-    if yaml is None:
-        raise ConfigError(f"{_at(source)}reading YAML needs PyYAML: pip install 'netprobe-suite[agent]'")
+    try:
+        yaml = parser()
+    except ImportError:
+        raise ConfigError(
+            f"{_at(source)}reading YAML needs PyYAML: pip install 'netprobe-suite[agent]'"
+        ) from None
     text = _decoded(data, source)
     if not text.strip():
         return None
@@ -331,7 +342,9 @@ class _Builder:
 
     def build(self, text: str) -> Node | None:
         documents = 0
-        for event in yaml.parse(text, Loader=Loader):
+        yaml: Any = parser()
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        for event in yaml.parse(text, Loader=loader):
             mark = event.start_mark
             line = mark.line + 1 if mark is not None else 0
             match event:
