@@ -3,7 +3,9 @@
     python benchmarks/live.py [--dir DIR] [--packets N] [--runs N] [--pps N[,N]] [--seconds S] [--smoke]
 
 cost: user CPU of the capture thread per packet, from the ring under tcpreplay at full speed and from the
-file, same handlers, same loop. The kernel's time is aside: the two have little of it in common.
+file, same handlers, same loop. The kernel's time is aside: the two have little of it in common. Beside it,
+what the file costs when it has to rest like the ring's reader, with the same sender on the other core: the
+difference is the machine's (caches, clock rate, siblings of a core), not the ring's.
 drops: packets lost at a rate, with pktvisord's default policy, while /metrics is scraped every second.
 """
 
@@ -13,13 +15,17 @@ import argparse
 import json
 import os
 import resource
+import signal
 import statistics
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import netns
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -78,35 +84,54 @@ def command(config: dict[str, Any], wanted: int, core: int) -> list[str]:
     return ["taskset", "-c", str(core), *me, "--child", json.dumps(config), "--packets", str(wanted)]
 
 
+def rest_now_and_then(process: subprocess.Popen[str]) -> None:
+    """Let it work in bursts, as long and as far apart as those of a ring at full speed."""
+    while process.poll() is None:
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.05)
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.01)
+
+
+def sent(end: netns.End) -> int:
+    return int(json.loads(end.ip("-j", "-s", "link", "show", end.iface))[0]["stats64"]["tx"]["packets"])
+
+
+def until_busy(end: netns.End) -> None:
+    import netns
+
+    idle = sent(end)
+    netns.until(lambda: sent(end) > idle + 100, "traffic")
+
+
 def cost(path: Path, packets: int, runs: int, cores: list[int]) -> None:
     import netns
 
-    files, rings, drops = [], [], []
+    files, resting, rings, drops = [], [], [], []
+    file = command({"pcap_file": str(path), "host_spec": HOSTS}, packets, cores[-1])
     with netns.pair() as (sender, receiver):
+        replay = ["taskset", "-c", str(cores[0]), "tcpreplay", "--no-flow-stats", "-i", sender.iface]
+        replay += ["--topspeed", "--preload-pcap"]
         for _ in range(runs):
-            found = result_of(
-                run_child(command({"pcap_file": str(path), "host_spec": HOSTS}, packets, cores[-1]))
-            )
+            found = result_of(run_child(file))
             assert found["packets"] == packets, found
             files.append(found["cpu"] / packets * 1e9)
+            beside = sender.popen(*replay, "--loop=0", str(path))
+            until_busy(sender)
+            process = run_child(file)
+            rest_now_and_then(process)
+            resting.append(result_of(process)["cpu"] / packets * 1e9)
+            beside.stop(signal.SIGINT)
             config = {"iface": receiver.iface, "pcap_source": "af_packet", "host_spec": HOSTS}
             process = run_child(receiver.command(command(config, packets, cores[-1])))
-            replay = [
-                "tcpreplay",
-                "--no-flow-stats",
-                "-i",
-                sender.iface,
-                "--topspeed",
-                "--preload-pcap",
-                str(path),
-            ]
-            sender.run("taskset", "-c", str(cores[0]), *replay)
+            sender.run(*replay, str(path))
             found = result_of(process)
             assert found["packets"] + found["drops"] == packets, found
             drops.append(found["drops"])
             rings.append(found["cpu"] / max(found["packets"], 1) * 1e9)
-    ring, file = statistics.median(rings), statistics.median(files)
-    print(f"| cost | ring {ring:.0f} ns, file {file:.0f} ns | {ring / file:.2f} | bar 1.3, aim 1.1 |")
+    ring, went, rested = map(statistics.median, (rings, files, resting))
+    print(f"| cost | ring {ring:.0f} ns, file {went:.0f} ns | {ring / went:.2f} | bar 1.3, aim 1.1 |")
+    print(f"| ... | file, in bursts beside a sender {rested:.0f} ns | {ring / rested:.2f} | |")
     print(f"| drops meanwhile | {sorted(map(int, drops))} of {packets:,} | | |")
 
 
