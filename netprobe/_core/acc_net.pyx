@@ -253,6 +253,7 @@ cdef void consume_v1(NetV1 self, const Work *w, Work *out) noexcept nogil:
     cdef uint64_t n_deep = 0, n_udp = 0, n_tcp = 0, n_v4 = 0, n_v6 = 0, n_syn = 0
     cdef uint64_t n_in = 0, n_out = 0, n_filtered = 0
     cdef Peers peers
+    peers.m = m
     peers.n = 0
     if w.n_pkts:
         m.used = 1
@@ -296,7 +297,7 @@ cdef void consume_v1(NetV1 self, const Work *w, Work *out) noexcept nogil:
         if deep:
             if peers.n == PEERS:
                 count_peers(self.addresses, &peers, self.user, self.what)
-            add_peer(self.addresses, &peers, m, &p.src[0] if to else &p.dst[0], p.l3, <int>away, 1 + away)
+            add_peer(self.addresses, &peers, &p.src[0] if to else &p.dst[0], p.l3, <int>away, 1 + away)
     count_peers(self.addresses, &peers, self.user, self.what)
     cdef uint64_t total = w.n_pkts - n_filtered
     m.counter[V1_EVENTS] += w.n_pkts
@@ -389,8 +390,11 @@ cdef void consume_v2(NetV2 self, const Work *w, Work *out) noexcept nogil:
     cdef uint32_t i, deep
     cdef bint filters = self.filter_city or self.filter_asn
     cdef uint64_t n_deep = 0, n_filtered = 0
-    cdef Peers peers
-    peers.n = 0
+    cdef Peers peers[3]        # by direction
+    cdef Peers *mine
+    for i in range(3):
+        peers[i].m = self.sets[1 + i]
+        peers[i].n = 0
     if w.n_pkts:
         top.used = 1
     if out != NULL:
@@ -422,14 +426,16 @@ cdef void consume_v2(NetV2 self, const Work *w, Work *out) noexcept nogil:
         m.counter[V2D_TCP] += p.proto == PROTO_TCP
         m.counter[V2D_OTHER] += (p.proto != PROTO_UDP) & (p.proto != PROTO_TCP)
         m.counter[V2D_SYN] += (p.proto == PROTO_TCP) & ((p.tcp_flags & TCP_SYN) != 0) & deep
-        if peers.n >= PEERS - 1:
-            count_peers(self.addresses, &peers, self.user, self.what)
         if deep and p.l3:
-            add_peer(self.addresses, &peers, m, &p.src[0] if p.direction != DIR_OUT else &p.dst[0], p.l3, 0,
+            mine = &peers[p.direction]
+            if mine.n >= PEERS - 1:
+                count_peers(self.addresses, mine, self.user, self.what)
+            add_peer(self.addresses, mine, &p.src[0] if p.direction != DIR_OUT else &p.dst[0], p.l3, 0,
                      <uint32_t>1 << p.direction)
             if p.direction == DIR_UNKNOWN:
-                add_peer(self.addresses, &peers, m, p.dst, p.l3, 0, <uint32_t>1 << p.direction)
-    count_peers(self.addresses, &peers, self.user, self.what)
+                add_peer(self.addresses, mine, p.dst, p.l3, 0, <uint32_t>1 << p.direction)
+    for i in range(3):
+        count_peers(self.addresses, &peers[i], self.user, self.what)
     top.counter[V2_OBSERVED] += w.n_pkts
     top.counter[V2_DEEP] += n_deep
     top.counter[V2_FILTERED] += n_filtered

@@ -4,7 +4,7 @@ from libc.string cimport memcpy, memset
 
 from netprobe._core.mmdb cimport Mmdb
 from netprobe._core.packet cimport L3_IPV4
-from netprobe._core.sketch.freq cimport freq_prefetch, hash_end, hash_words, np_prefetch
+from netprobe._core.sketch.freq cimport hash_end, hash_words, np_prefetch
 from netprobe._core.store cimport MetricSet
 from netprobe._core.wire.be cimport load64
 
@@ -27,7 +27,6 @@ cdef enum:
     MARKS = (1 << (USERS * USER_BITS)) - 1
 
 cdef struct Peer:
-    MetricSet *m
     const uint8_t *addr        # 16 bytes, zeros behind the four of IPv4
     uint64_t hash
     uint32_t bit               # of the user: names block and cardinality
@@ -35,6 +34,7 @@ cdef struct Peer:
     uint8_t card
 
 cdef struct Peers:
+    MetricSet *m               # where they count
     uint32_t n
     Peer peer[PEERS]
 
@@ -63,15 +63,13 @@ cdef class Addresses:
 cdef void count_peers(Addresses a, Peers *peers, int user, int what) noexcept nogil
 
 
-cdef inline void add_peer(Addresses a, Peers *peers, MetricSet *m, const uint8_t *addr, int family, int card,
-                          uint32_t bit) noexcept nogil:
+cdef inline void add_peer(Addresses a, Peers *peers, const uint8_t *addr, int family, int card, uint32_t bit) noexcept nogil:
     """Note one for count_peers, if it is an address at all, and ask for what that will look at. There is room for it."""
     cdef Peer *peer = &peers.peer[peers.n]
     cdef uint64_t w[4]
     w[0] = load64(addr)
     w[1] = load64(addr + 8)
     w[2] = w[3] = 0
-    peer.m = m
     peer.addr = addr
     peer.family = <uint8_t>family
     peer.card = <uint8_t>card
@@ -82,7 +80,6 @@ cdef inline void add_peer(Addresses a, Peers *peers, MetricSet *m, const uint8_t
     np_prefetch(&a.known[peer.hash & a.mask])
     if a.places != NULL:
         np_prefetch(&a.places[peer.hash & a.mask])
-    freq_prefetch(&m.topn[T_IPV4 if family == L3_IPV4 else T_IPV6], peer.hash)
 
 
 cdef inline uint8_t *geo_key(uint8_t *key, uint32_t offset, const uint8_t *addr, int family) noexcept nogil:

@@ -3,7 +3,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from netprobe._core.sketch.freq cimport (
-    Freq, freq_add_ipv6, freq_add_word, freq_hash_word, freq_hit_geo, freq_update,
+    Freq, freq_add_ipv6, freq_add_word, freq_ask, freq_count_ipv6, freq_count_word, freq_hash_word, freq_hit_geo, freq_pass,
+    freq_settled, freq_turned, freq_update,
 )
 from netprobe._core.sketch.hll cimport hll_add, hll_coupon
 from netprobe._core.wire.be cimport load32
@@ -67,26 +68,21 @@ cdef void add_place(Freq *f, uint32_t offset, uint64_t hash, const Peer *peer, u
 
 cdef void count_places(const Peers *peers, const uint32_t *offsets, int table) noexcept nogil:
     """Their records; of most addresses nothing is known, and they are added up first."""
-    cdef uint64_t nowhere[1 << USER_BITS]
-    cdef const Peer *who[1 << USER_BITS]
-    cdef const Peer *peer
+    cdef Freq *f = &peers.m.topn[table]
+    cdef uint64_t nowhere = 0
+    cdef const Peer *who = NULL
     cdef uint64_t hash
     cdef uint32_t i
-    for i in range(1 << USER_BITS):
-        nowhere[i] = 0
     for i in range(peers.n):
-        peer = &peers.peer[i]
         if offsets[i] == 0:
-            nowhere[peer.bit] += 1
-            who[peer.bit] = peer
+            nowhere += 1
+            who = &peers.peer[i]
             continue
         hash = freq_hash_word(offsets[i])
-        if not freq_hit_geo(&peer.m.topn[table], offsets[i], hash):
-            add_place(&peer.m.topn[table], offsets[i], hash, peer, 1)
-    hash = freq_hash_word(0)
-    for i in range(1 << USER_BITS):
-        if nowhere[i]:
-            add_place(&who[i].m.topn[table], 0, hash, who[i], nowhere[i])
+        if not freq_hit_geo(f, offsets[i], hash):
+            add_place(f, offsets[i], hash, &peers.peer[i], 1)
+    if nowhere:
+        add_place(f, 0, freq_hash_word(0), who, nowhere)
 
 
 cdef void grow(Addresses a) noexcept nogil:
@@ -110,40 +106,89 @@ cdef void grow(Addresses a) noexcept nogil:
         a.strangers = 0
 
 
+cdef uint32_t through_door(Freq *f, const Peers *peers, uint8_t *who, uint32_t n) noexcept nogil:
+    """Of those named by `who`, the ones that the door lets in are left, in their order, and their cells asked for."""
+    cdef uint32_t k = 0, i
+    cdef uint8_t one
+    if f.door == NULL:
+        k = n
+    else:
+        for i in range(n):
+            one = who[i]
+            who[k] = one
+            k += freq_pass(f, peers.peer[one].hash)
+        freq_turned(f, n - k)
+    if f.cells != NULL:
+        for i in range(k):
+            freq_ask(f, peers.peer[who[i]].hash)
+    return k
+
+
+cdef void count_ips(const Peers *peers, uint8_t *four, uint32_t n4, uint8_t *six, uint32_t n6) noexcept nogil:
+    cdef Freq *f = &peers.m.topn[T_IPV4]
+    cdef const Peer *peer
+    cdef uint32_t i
+    if freq_settled(f, n4):
+        for i in range(through_door(f, peers, four, n4)):
+            peer = &peers.peer[four[i]]
+            freq_count_word(f, load32(peer.addr), peer.hash)
+    else:
+        for i in range(n4):
+            peer = &peers.peer[four[i]]
+            freq_add_word(f, load32(peer.addr), peer.hash)
+    f = &peers.m.topn[T_IPV6]
+    if freq_settled(f, n6):
+        for i in range(through_door(f, peers, six, n6)):
+            peer = &peers.peer[six[i]]
+            freq_count_ipv6(f, peer.addr, peer.hash)
+    else:
+        for i in range(n6):
+            peer = &peers.peer[six[i]]
+            freq_add_ipv6(f, peer.addr, peer.hash)
+
+
 cdef void count_peers(Addresses a, Peers *peers, int user, int what) noexcept nogil:
     cdef uint8_t four[PEERS]
     cdef uint8_t six[PEERS]
+    cdef uint8_t fresh[PEERS]
     cdef uint32_t city[PEERS]
     cdef uint32_t asn[PEERS]
-    cdef uint32_t n4 = 0, n6 = 0, i
+    cdef uint32_t n4 = 0, n6 = 0, n_fresh = 0, i, j
     cdef uint64_t bit, slot
     cdef Peer *peer
+    # who is new to the bucket is found without branches, as nobody can predict it
     for i in range(peers.n):
         peer = &peers.peer[i]
-        four[n4] = six[n6] = <uint8_t>i
+        four[n4] = six[n6] = fresh[n_fresh] = <uint8_t>i
         n4 += peer.family == L3_IPV4
         n6 += peer.family != L3_IPV4
+        slot = a.known[peer.hash & a.mask]
+        n_fresh += ((slot ^ peer.hash) > MARKS) | ((slot >> (user * USER_BITS)) & peer.bit == 0)
+    for j in range(n_fresh):
+        peer = &peers.peer[fresh[j]]
         slot = peer.hash & a.mask
         if (a.known[slot] ^ peer.hash) > MARKS:
             meet(a, slot, peer)
-        bit = peer.bit << (user * USER_BITS)
-        if not a.known[slot] & bit and what & COUNT_CARDINALITY:
+        bit = <uint64_t>peer.bit << (user * USER_BITS)
+        if not a.known[slot] & bit:
             a.known[slot] |= bit
-            hll_add(&peer.m.card[peer.card],
-                    hll_coupon(peer.addr, 4) if peer.family == L3_IPV4 else hll_coupon(peer.addr, 16))
-        if a.places != NULL:
+            if what & COUNT_CARDINALITY:
+                hll_add(&peers.m.card[peer.card],
+                        hll_coupon(peer.addr, 4) if peer.family == L3_IPV4 else hll_coupon(peer.addr, 16))
+    if what & COUNT_IPS:
+        count_ips(peers, four, n4, six, n6)
+    if what & (COUNT_CITY | COUNT_ASN):
+        for i in range(peers.n):
+            peer = &peers.peer[i]
+            slot = peer.hash & a.mask
+            # another one of these may have taken its place
+            if (a.known[slot] ^ peer.hash) > MARKS:
+                meet(a, slot, peer)
             city[i] = a.places[slot].city
             asn[i] = a.places[slot].asn
-    if what & COUNT_IPS:
-        for i in range(n4):
-            peer = &peers.peer[four[i]]
-            freq_add_word(&peer.m.topn[T_IPV4], load32(peer.addr), peer.hash)
-        for i in range(n6):
-            peer = &peers.peer[six[i]]
-            freq_add_ipv6(&peer.m.topn[T_IPV6], peer.addr, peer.hash)
-    if what & COUNT_CITY:
-        count_places(peers, city, T_CITY)
-    if what & COUNT_ASN:
-        count_places(peers, asn, T_ASN)
+        if what & COUNT_CITY:
+            count_places(peers, city, T_CITY)
+        if what & COUNT_ASN:
+            count_places(peers, asn, T_ASN)
     peers.n = 0
     grow(a)

@@ -177,6 +177,36 @@ cdef inline bint freq_turned_away(Freq *f, uint64_t hash, uint64_t weight) noexc
     return True
 
 
+cdef inline bint freq_settled(const Freq *f, uint32_t n) noexcept nogil:
+    """Can n keys of weight 1 come one after another without the door being opened, moved or renewed? Then it does not
+    matter whether they are counted at the door first and then inside."""
+    if f.door == NULL:
+        return f.active + n <= 3 * (<uint32_t>1 << f.lg_max) // 4
+    return f.door_lost != 0 and f.door_sum + n < f.door_end
+
+
+cdef inline uint32_t freq_pass(Freq *f, uint64_t hash) noexcept nogil:
+    """freq_turned_away of a settled table that has a door, without a branch: nobody can predict who is known. 0: turned
+    away, which is to be added up for freq_turned."""
+    cdef uint32_t at = door_counter(f, hash)
+    cdef uint32_t shift = 2 * (at & 3)
+    cdef uint32_t out = (f.door[at >> 2] >> shift) & SIGHTS != SIGHTS
+    f.door[at >> 2] += <uint8_t>(out << shift)
+    return 1 - out
+
+
+cdef inline void freq_turned(Freq *f, uint32_t n) noexcept nogil:
+    """So many were turned away by freq_pass."""
+    f.total += n
+    f.purged += n
+    f.door_sum += n
+
+
+cdef inline void freq_ask(const Freq *f, uint64_t hash) noexcept nogil:
+    """Ask for the cell that a key with this hash is likely to be in; there are cells."""
+    np_prefetch(f.cells + <size_t>((<uint32_t>(hash >> 32) * f.salt) >> (31 - f.lg_cur)) * f.stride)
+
+
 cdef inline void freq_prefetch(const Freq *f, uint64_t hash) noexcept nogil:
     """Ask for the cell that an update with this hash will look at first, if it will."""
     cdef uint32_t at
@@ -204,12 +234,16 @@ cdef inline void freq_prefetch_word(const Freq *f, uint32_t word) noexcept nogil
 
 
 cdef inline void freq_add_word(Freq *f, uint32_t word, uint64_t hash) noexcept nogil:
-    """freq_update for keys of four bytes and weight 1; most are in the first cell already."""
+    """freq_update for keys of four bytes and weight 1."""
+    if not freq_turned_away(f, hash, 1):
+        freq_count_word(f, word, hash)
+
+
+cdef inline void freq_count_word(Freq *f, uint32_t word, uint64_t hash) noexcept nogil:
+    """The same of one that the door lets in; most are in the first cell already."""
     cdef uint8_t *cell
     cdef uint64_t weight
     cdef uint32_t tag, key
-    if freq_turned_away(f, hash, 1):
-        return
     if f.cells != NULL:
         cell = f.cells + <size_t>((<uint32_t>(hash >> 32) * f.salt) >> (31 - f.lg_cur)) * 16
         memcpy(&weight, cell, 8)
@@ -224,13 +258,17 @@ cdef inline void freq_add_word(Freq *f, uint32_t word, uint64_t hash) noexcept n
 
 
 cdef inline void freq_add_ipv6(Freq *f, const uint8_t *addr, uint64_t hash) noexcept nogil:
-    """freq_update of a KEY_IPV6 table with weight 1; most are in the first cell already."""
+    """freq_update of a KEY_IPV6 table with weight 1."""
+    if not freq_turned_away(f, hash, 1):
+        freq_count_ipv6(f, addr, hash)
+
+
+cdef inline void freq_count_ipv6(Freq *f, const uint8_t *addr, uint64_t hash) noexcept nogil:
+    """The same of one that the door lets in; most are in the first cell already."""
     cdef uint8_t *cell
     cdef uint64_t weight
     cdef uint64_t key[2]
     cdef uint64_t known[2]
-    if freq_turned_away(f, hash, 1):
-        return
     if f.cells != NULL:
         cell = f.cells + <size_t>((<uint32_t>(hash >> 32) * f.salt) >> (31 - f.lg_cur)) * 32
         memcpy(&weight, cell, 8)
