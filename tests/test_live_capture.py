@@ -104,6 +104,8 @@ TAG_BLIND = [
     "ether[12:2] = 0x8100",
     "len > 500",
     "greater 700 and ip",
+    "ether[60:4] != 1",  # of the shortest that has them, the last is out of reach without the tag
+    "udp or mpls",
 ]
 TAG_AWARE = ["vlan", "vlan 5", "vlan 5 and udp", "udp or vlan 6", "not vlan 5", "vlan and vlan"]
 TWISTED = ["ip6 protochain 17 or tcp", "len < 300 and not tcp"]

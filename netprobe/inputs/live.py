@@ -24,7 +24,7 @@ from netprobe.inputs.interfaces import (
     list_interfaces,
     resolve_interface,
 )
-from netprobe.inputs.live_filter import live_filters, netmask_of, pcap_filters
+from netprobe.inputs.live_filter import attach, live_filters, netmask_of, pcap_filters
 
 __all__ = [
     "FANOUT_MODES",
@@ -255,7 +255,7 @@ def _open_libpcap(
         if expression:
             inside, program = pcap_filters(expression, linktype, netmask)
             if inside:
-                reader.setfilter(inside)
+                attach(reader.getfd(), inside)
         reader.setnonblock(1)
         return reader, linktype, program
 

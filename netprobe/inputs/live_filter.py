@@ -7,8 +7,11 @@ it back, and is judged by the core with the same program; all others are judged 
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
-import re
+import os
+import socket
+import struct
 from collections.abc import Callable, Sequence
 
 from netprobe._core.bpf import BpfProgram
@@ -16,7 +19,7 @@ from netprobe.errors import ConfigError
 from netprobe.filters import UNKNOWN_NETMASK
 from netprobe.linktypes import compiler_number, name_of
 
-__all__ = ["CORE_ALL", "CORE_NONE", "CORE_TAGGED", "live_filters", "netmask_of", "pcap_filters"]
+__all__ = ["CORE_ALL", "CORE_NONE", "CORE_TAGGED", "attach", "live_filters", "netmask_of", "pcap_filters"]
 
 CORE_NONE, CORE_TAGGED, CORE_ALL = range(3)  # live.pxd
 
@@ -33,6 +36,7 @@ _LOADS = (0x20, 0x28, 0x30)
 _ASIDE = 0xFFFFF000
 _PACKET_TYPE, _HARDWARE, _TAG_PRESENT = _ASIDE + 4, _ASIDE + 28, _ASIDE + 48
 _OUTGOING, _LOOPBACK = 4, 772
+_ATTACH_FILTER = 26  # SO_ATTACH_FILTER, which the module socket does not have
 
 _TAGGED_PASS: Rows = [(_LOAD, 0, 0, _TAG_PRESENT), (_EQUAL, 1, 0, 0), (_RETURN, 0, 0, EVERYTHING)]
 _NO_COPIES: Rows = [
@@ -151,11 +155,11 @@ def _headers_only(rows: Rows, cut: int) -> Rows:
     return found
 
 
-def pcap_filters(expression: str, linktype: int, netmask: int) -> tuple[str, BpfProgram | None]:
-    """(expression for libpcap's socket, program for the core), where the first lets through what the second
-    wants.
+def pcap_filters(expression: str, linktype: int, netmask: int) -> tuple[Rows, BpfProgram]:
+    """(rows for the kernel, to be set behind libpcap's back, program for the core), where the first lets
+    through what the second wants.
 
-    libpcap puts tags back as we do, but judges tagged frames in the kernel, without them.
+    libpcap puts tags back as we do, but in the kernel its own programs judge tagged frames without them.
     """
     rows = compile_rows(expression, linktype, EVERYTHING, netmask)
     if _asks_aside(rows):
@@ -163,11 +167,19 @@ def pcap_filters(expression: str, linktype: int, netmask: int) -> tuple[str, Bpf
         raise ConfigError(
             f"filter {expression!r}: direction can be told by the capture source af_packet only"
         )
-    program = BpfProgram(rows, linktype)
-    if linktype != _ETHERNET or any(code == _JUMP and k & 0x80000000 for code, _, _, k in rows):
-        return "", program  # the kernel would refuse to jump backwards
-    # the keyword moves what stands behind it, and so can stand at the end of others only
-    return "" if re.search(r"\bvlan\b", expression) else f"({expression}) or vlan", program
+    return (_TAGGED_PASS + rows if linktype == _ETHERNET else []), BpfProgram(rows, linktype)
+
+
+def attach(fd: int, rows: Rows) -> None:
+    """Have the kernel judge what a socket gets, unless the program is too long for it or jumps backwards."""
+    import ctypes  # lazily: few capture by libpcap
+
+    code = b"".join(struct.pack("=HBBI", *row[:3], row[3] & 0xFFFFFFFF) for row in rows)
+    room = ctypes.create_string_buffer(code, len(code))
+    with socket.socket(fileno=os.dup(fd)) as again, contextlib.suppress(OSError, struct.error):
+        again.setsockopt(
+            socket.SOL_SOCKET, _ATTACH_FILTER, struct.pack("HL", len(rows), ctypes.addressof(room))
+        )
 
 
 def _asks_aside(rows: Rows) -> bool:
