@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import netprobe
 from netprobe.inputs.live_filter import CORE_TAGGED, EVERYTHING, HEADERS, READ_PORTS, live_filters
 
 ETHERNET, RAW = 1, 101
@@ -141,6 +142,43 @@ def test_headers_of_what_nobody_reads() -> None:
             assert program.kept(frame) == wanted(frame), frame.hex()
             cut += wanted(frame) < len(frame)
     assert cut > 30
+
+
+def short_datagrams() -> list[bytes]:
+    """IP headers that leave no room for the next one, in frames that have it."""
+    from scapy.all import IP, TCP, UDP, Ether, IPv6, Raw
+
+    link, body = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02"), Raw(bytes(200))
+    found = []
+    for upper in (TCP(sport=1, dport=2), TCP(sport=1, dport=2, dataofs=15), UDP(sport=1, dport=2)):
+        for room in (0, 1, 4, 7, 8, 16, 19, 20, 59, 60):
+            found.append(bytes(link / IP(src="10.0.0.1", dst="10.0.0.2", len=20 + room) / upper / body))
+            # a length of 0 is a jumbogram's
+            found.append(bytes(link / IPv6(src="fd00::1", dst="fd00::2", plen=room or 2) / upper / body))
+    return found
+
+
+def captured(path: Path, packets: Sequence[tuple[bytes, int]]) -> Path:
+    """A capture of (bytes, length on the wire)."""
+    records = [struct.pack("<IIII", at, 0, len(kept), wire) + kept for at, (kept, wire) in enumerate(packets)]
+    path.write_bytes(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1) + b"".join(records))
+    return path
+
+
+def test_what_is_cut_counts_as_if_it_were_whole(tmp_path: Path) -> None:
+    """Also what is wrong with it: the snap length does not excuse what the datagram itself leaves out."""
+    every = [frame for frame in (*frames(), *short_datagrams()) if frame]
+    with kernel(rows_of(None)) as program:
+        cut = [(frame[: program.kept(frame)], len(frame)) for frame in every]
+    assert any(len(kept) < wire for kept, wire in cut[-len(short_datagrams()) :])
+    handlers = ["net:1.0+all,net:2.0+all,dns,dhcp,bgp,pcap"]
+    live, file = (
+        netprobe.summarize(captured(tmp_path / name, packets), handlers=handlers, periods=1)
+        for name, packets in (("cut", cut), ("whole", [(frame, len(frame)) for frame in every]))
+    )
+    assert live.to_dict() == file.to_dict()
+    assert live.stats == file.stats
+    assert file.stats["malformed"]["l4_short"] > 20
 
 
 @pytest.mark.parametrize(

@@ -437,10 +437,10 @@ cdef uint8_t through_tunnels(const DecodeConfig *c, Packet *p, Span *s) noexcept
     return cause
 
 
-cdef inline void blame(Packet *p, uint8_t cause, DecodeStats *stats) noexcept nogil:
-    # the snap length explains a header that ends early, otherwise the packet is wrong
-    if p.caplen < p.wirelen and (cause == CAUSE_LINK_SHORT or cause == CAUSE_IP_SHORT
-                                 or cause == CAUSE_IPV6_EXTENSION or cause == CAUSE_L4_SHORT):
+cdef inline void blame(Packet *p, uint8_t cause, uint32_t end, DecodeStats *stats) noexcept nogil:
+    # the snap length explains a header that ends early where the capture does, otherwise the packet is wrong
+    if p.caplen < p.wirelen and end >= p.caplen and (cause == CAUSE_LINK_SHORT or cause == CAUSE_IP_SHORT
+                                                     or cause == CAUSE_IPV6_EXTENSION or cause == CAUSE_L4_SHORT):
         p.flags |= PF_CUT
         stats.cut += 1
     else:
@@ -484,7 +484,7 @@ cdef inline void decode_one(const DecodeConfig *c, const RawPacket *raw, Packet 
         p.vlan_count = 0
         p.vlan_id = 0
         p.pair_hash = 0
-        blame(p, CAUSE_LINK_TYPE, stats)
+        blame(p, CAUSE_LINK_TYPE, p.caplen, stats)
         memset(p.src, 0, 32)
         return
     if f.next != ET_IPV4 and f.next != ET_IPV6:
@@ -503,7 +503,7 @@ cdef inline void decode_one(const DecodeConfig *c, const RawPacket *raw, Packet 
         memset(p.src, 0, 32)
         p.pair_hash = 0
         if f.short_:
-            blame(p, CAUSE_LINK_SHORT, stats)
+            blame(p, CAUSE_LINK_SHORT, p.caplen, stats)
         return
     p.proto = s.proto
     if not likely(s.addresses):
@@ -511,14 +511,14 @@ cdef inline void decode_one(const DecodeConfig *c, const RawPacket *raw, Packet 
             p.l3 = L3_NONE         # not IPv6 at all; a bogus version of IPv4 still counts as IPv4
         memset(p.src, 0, 32)
         p.pair_hash = 0
-        blame(p, s.cause, stats)
+        blame(p, s.cause, p.caplen, stats)
         return
     set_addresses(p, &s, p.l3)
     p.ip_id = s.ip_id
     p.flags |= s.frag
     if not likely(s.ok):
         p.pair_hash = pair_hash(p)
-        blame(p, s.cause, stats)
+        blame(p, s.cause, s.end, stats)
     else:
         if likely(s.frag == 0):
             cause = transport(p, &s)
@@ -526,14 +526,14 @@ cdef inline void decode_one(const DecodeConfig *c, const RawPacket *raw, Packet 
                                         or c.inner):
                 cause = through_tunnels(c, p, &s)
             if not likely(cause == CAUSE_NONE):
-                blame(p, cause, stats)
+                blame(p, cause, s.end, stats)
         elif s.frag & PF_FRAG_LATER == 0:
             # the first fragment shows ports and flags, but no handler above L4 gets half a datagram
             cause = transport(p, &s)
             p.l4 = 0
             p.app = 0
             if cause != CAUSE_NONE:
-                blame(p, cause, stats)
+                blame(p, cause, s.end, stats)
         p.pair_hash = pair_hash(p)
     if c.n_hosts4 | c.n_hosts6:
         p.direction = direction_of(c, p)
