@@ -243,6 +243,7 @@ def test_unknown_tap(manager: Manager) -> None:
         (whole() + "      config: [a]\n", ["p.config", "a list is given"]),
         (whole() + "      config: {merge_like_handlers: yes-}\n", ["merge_like_handlers", "true or false"]),
         (whole() + "      config: {merge_like_handlers: 1}\n", ["merge_like_handlers", "1 is a number"]),
+        (whole() + "      config: {merge_like_handlers: yes}\n", ["'yes' is a string", "true or false"]),
         # input
         (with_input("{tap: default}"), ["p.input.input_type", "missing"]),
         (with_input("{tap: default, input_type: [pcap]}"), ["input.input_type", "a list is given"]),
@@ -394,7 +395,8 @@ START = "policy [p] failed to start: "
         # inputs
         (on_pcap("{config: {ifac: x}}"), ["input.config.ifac", "unknown key", "iface, bpf"]),
         (on_pcap("{filter: {only_hosts: [a]}}"), ["input.filter.only_hosts", "unknown key"]),
-        (on_pcap("{config: {iface: 7}}"), ["input.config.iface", "7 is a number"]),
+        (on_pcap("{config: {iface: 7}}"), ["input.config.iface", "7 is a number", 'expected text: "7"']),
+        (on_pcap("{config: {iface: true}}"), ["true is a boolean", 'expected text: "true"']),
         (on_pcap("{config: {debug: 1}}"), ["input.config.debug", "true or false"]),
         (on_pcap("{config: {pcap_source: tape}}"), ["pcap_source", "'tape'", "unknown"]),
         (on_pcap("{config: {host_spec: 10.0.0.1}}"), ["host_spec", "invalid CIDR: 10.0.0.1"]),

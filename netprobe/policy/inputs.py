@@ -33,8 +33,10 @@ MAX_INSTRUCTIONS = 9000
 
 def text(value: object) -> str:
     if not isinstance(value, str):
-        hint = f', expected text: "{value}"' if isinstance(value, int) else ", expected text"
-        raise Bad(f"{kind_of(value)}{hint}")
+        said = kind_of(value)
+        # as it would have to be written
+        hint = f': "{said.split()[0]}"' if isinstance(value, int) else ""
+        raise Bad(f"{said}, expected text{hint}")
     return value
 
 

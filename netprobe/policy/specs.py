@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from netprobe.errors import ConfigError, NoMatchError
+from netprobe.handlers.options import kind_of
 from netprobe.policy.config import (
     RESERVED_POLICIES,
     check_name,
@@ -136,7 +137,7 @@ def _merge_like(node: Node) -> bool:
         return False
     found = typed(value)
     if not isinstance(found, bool):
-        raise value.error(f"{value.describe()}, expected true or false")
+        raise value.error(f"{kind_of(found)}, expected true or false")
     return found
 
 
