@@ -369,6 +369,29 @@ def test_stops_on_request(alone: netns.Namespace) -> None:
 
 
 @root
+@pytest.mark.parametrize("log_file", [False, True])
+def test_asked_to_stop_more_than_once(alone: netns.Namespace, tmp_path: Path, log_file: bool) -> None:
+    """Clients try again, and not all are alone. With a log file SIGHUP has another meaning."""
+    beside = ["--log-file", str(tmp_path / "log")] if log_file else []
+    pid_file = tmp_path / "pid"
+    agent = Agent(alone, "--admin-api", "--pid-file", str(pid_file), "lo", *beside, start=not log_file)
+    log = tmp_path / "log"
+    if log_file:
+        netns.until(lambda: log.exists() and "web server listening" in log.read_text())
+    with alone.inside():
+        clients = [socket.create_connection(("localhost", agent.port)) for _ in range(8)]
+    for client in clients:
+        client.sendall(b"DELETE /api/v1/server HTTP/1.1\r\nHost: x\r\n\r\n" * 5)
+    assert agent.program.wait() == 0
+    for client in clients:
+        client.close()
+    text = log.read_text() if log_file else agent.program.stdout
+    assert "stopping: DELETE /api/v1/server" in text
+    assert text.endswith("exit with success\n")
+    assert not pid_file.exists()
+
+
+@root
 def test_a_slow_client_does_not_hold_up_the_end(alone: netns.Namespace) -> None:
     agent = Agent(alone, "lo")
     with alone.inside():

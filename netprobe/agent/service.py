@@ -154,6 +154,7 @@ class Service:
         self._log = log
         self._base = base
         self._failure: str | None = None
+        self._asked_to_stop = False
         self._pid_file: PidFile | None = None
         self._manager: Manager | None = None
         self._server: Server | None = None
@@ -254,14 +255,18 @@ class Service:
         self.notifier.ready()
         while True:
             number = signal.sigwait(SIGNALS)
-            if number == signal.SIGHUP and self._has_something_to_reload():
+            ending = self._asked_to_stop or self._failure is not None
+            if number == signal.SIGHUP and not ending and self._has_something_to_reload():
                 self._reload()
                 continue
             self.notifier.stopping()
             if self._failure is not None:
                 LOG.error(self._failure)
                 return 1
-            LOG.info("stopping: %s", signal.Signals(number).name)
+            LOG.info(
+                "stopping: %s",
+                "DELETE /api/v1/server" if self._asked_to_stop else signal.Signals(number).name,
+            )
             return 0
 
     def _has_something_to_reload(self) -> bool:
@@ -308,11 +313,16 @@ class Service:
             return
         except Exception as problem:
             self._failure = f"web server: {_reason(problem)}"
-        os.kill(os.getpid(), signal.SIGTERM)
+        self._wake()
 
     def _stop_by_request(self) -> None:
-        """DELETE /api/v1/server: the same way out as SIGTERM."""
-        os.kill(os.getpid(), signal.SIGTERM)
+        """DELETE /api/v1/server: the same way out as SIGTERM, but asking again ends nothing at once."""
+        self._asked_to_stop = True
+        self._wake()
+
+    def _wake(self) -> None:
+        """Have the main thread look. This signal stays blocked to the end: one too many does no harm."""
+        os.kill(os.getpid(), signal.SIGHUP)
 
     # --- end ---
 
