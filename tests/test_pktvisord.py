@@ -360,6 +360,25 @@ def test_start_can_be_interrupted(alone: netns.Namespace, tmp_path: Path) -> Non
 
 
 @root
+def test_an_interrupt_that_is_swallowed_is_remembered(alone: netns.Namespace) -> None:
+    """What happens to import when Ctrl-C comes may go on as if nothing had been."""
+    code = (
+        "import os, signal, socket, sys\n"
+        "real = socket.getaddrinfo\n"
+        "def swallow(*a, **k):\n"
+        "    try:\n        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    except KeyboardInterrupt:\n        print('swallowed', flush=True)\n"
+        "    return real(*a, **k)\n"
+        "socket.getaddrinfo = swallow\n"
+        "from netprobe.cli.pktvisord import main\nsys.exit(main())"
+    )
+    agent = Agent(alone, "lo", program=[sys.executable, "-c", code], start=False)
+    assert agent.program.wait() == 0
+    assert "swallowed" in agent.program.stdout
+    assert agent.program.stdout.endswith("exit with success\n")
+
+
+@root
 def test_stops_on_request(alone: netns.Namespace) -> None:
     agent = Agent(alone, "--admin-api", "lo")
     answer = agent.request("server", "DELETE")

@@ -79,6 +79,8 @@ def run(arguments: Mapping[str, Any], options: Options, document: Document | Non
         LOG.warning(note)
     service = Service(arguments, options, document, log, base)
     try:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, service.interrupt)
         # what loads stays, and need not be looked through for garbage again and again, now or later
         gc.disable()
         service.start()
@@ -154,6 +156,7 @@ class Service:
         self._log = log
         self._base = base
         self._failure: str | None = None
+        self._interrupted = False
         self._asked_to_stop = False
         self._pid_file: PidFile | None = None
         self._manager: Manager | None = None
@@ -197,6 +200,8 @@ class Service:
         # from here on there are threads, and all but the main one must never see these; up to here whoever is
         # tired of waiting for a name server may interrupt
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        if self._interrupted:
+            raise KeyboardInterrupt
         kept = drop(user)
         LOG.debug("capabilities left: %s", ", ".join(map(str, kept)) or "none")
         if self._document is not None and options.config is not None:
@@ -206,6 +211,11 @@ class Service:
         if self._pusher is not None:
             self._pusher.start()
         self._start_web(listener, token)
+
+    def interrupt(self, number: int, frame: object) -> None:
+        """SIGINT during the start. What happens to import just then may swallow the exception."""
+        self._interrupted = True
+        raise KeyboardInterrupt
 
     def _start_web(self, listener: Listener, token: str | None) -> None:
         """Last, because packets are counted while this loads; who connects meanwhile is answered then."""
