@@ -176,7 +176,7 @@ def attach(fd: int, rows: Rows) -> None:
 
     code = b"".join(struct.pack("=HBBI", *row[:3], row[3] & 0xFFFFFFFF) for row in rows)
     room = ctypes.create_string_buffer(code, len(code))
-    with socket.socket(fileno=os.dup(fd)) as again, contextlib.suppress(OSError, struct.error):
+    with contextlib.suppress(OSError, struct.error), socket.socket(fileno=os.dup(fd)) as again:
         again.setsockopt(
             socket.SOL_SOCKET, _ATTACH_FILTER, struct.pack("HL", len(rows), ctypes.addressof(room))
         )
