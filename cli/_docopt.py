@@ -7,13 +7,14 @@ that the usage text declares; docopt then only sees what it reads well, and deci
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Collection
 from pathlib import PurePath
 from typing import Any
 
 import docopt
+
+from ._pipe import drop_output, end_by_sigpipe
 
 __all__ = ["UsageError", "called_name", "integer", "parse"]
 
@@ -65,11 +66,10 @@ def _printed(read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()
+    except BrokenPipeError:
+        end_by_sigpipe()
     except OSError as problem:
-        # what is left in the buffer would fail again at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        if isinstance(problem, BrokenPipeError):
-            raise SystemExit(1) from None  # who reads the help has seen enough
+        drop_output()
         raise UsageError(f"standard output: {problem.strerror}") from None
 
 

@@ -15,6 +15,7 @@ from ._argv import hide
 from ._docopt import UsageError, called_name
 from ._kprobe_flags import USAGE, Options, read_flags
 from ._kprobe_log import start_log
+from ._pipe import drop_output, end_by_sigpipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from netprobe.export.inputs import Input
     from netprobe.export.runs import Run
     from netprobe.kentik import Client, Settings
+    from netprobe.kentik.errors import KentikError
 
 __all__ = ["USAGE", "main"]
 
@@ -47,14 +49,9 @@ def main(argv: list[str] | None = None) -> int:
     except UsageError as problem:
         return _failed(f"{problem} ({program} --help shows the usage)")
     except KentikError as problem:
-        with contextlib.suppress(OSError):
-            for line in problem.lines():
-                print(line, flush=True)
-        return EXIT_FAILURE
+        return _refused(problem)
     except BrokenPipeError:
-        # who read the help has gone; what is left in the buffer would fail again at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return EXIT_FAILURE
+        end_by_sigpipe()
     except NetprobeError as problem:
         return _failed(str(problem))
     except KeyboardInterrupt:
@@ -65,6 +62,25 @@ def main(argv: list[str] | None = None) -> int:
         if verbose:
             LOG.exception("internal error")
         return _failed(f"internal error: {type(problem).__name__}: {problem} (-v shows where)")
+    finally:
+        # Kentik's errors are shown there as they come, listened to or not
+        if sys.stdout is not None:
+            try:
+                sys.stdout.flush()
+            except OSError:
+                drop_output()
+
+
+def _refused(problem: KentikError) -> int:
+    """What Kentik says goes to standard output."""
+    try:
+        for line in problem.lines():
+            print(line, flush=True)
+    except BrokenPipeError:
+        end_by_sigpipe()
+    except OSError:
+        pass
+    return EXIT_FAILURE
 
 
 def _failed(text: str) -> int:
@@ -283,7 +299,7 @@ def _make_sink(options: Options, client: Client | None) -> Sink[Any] | None:
 def _work(run: Run, sink: Sink[Any] | None, signals: Signals) -> int:
     """Until the input ends or a signal comes: capture on this thread, encoding on another.
 
-    ExportError, InputError, ConfigError.
+    ExportError, InputError, ConfigError. BrokenPipeError: nobody reads standard output any more.
     """
     from netprobe.export.runs import carry
 
@@ -291,8 +307,11 @@ def _work(run: Run, sink: Sink[Any] | None, signals: Signals) -> int:
         signals.end(run)
         try:
             carry(run, sink, lambda: signals.came)
-        finally:
-            LOG.info("%s", run.summary())
+        except BaseException as ended:
+            if not isinstance(ended, BrokenPipeError):
+                LOG.info("%s", run.summary())
+            raise
+        LOG.info("%s", run.summary())
         problem = run.input.problem()
     finally:
         run.close()

@@ -11,6 +11,7 @@ from netprobe._version import __version__
 
 from ._docopt import UsageError, called_name, integer, parse
 from ._log import Log, ProgressReport
+from ._pipe import drop_output, end_by_sigpipe
 
 if TYPE_CHECKING:
     from threading import Event
@@ -177,13 +178,10 @@ def _print(summary: Summary, *, prometheus: bool, log: Log) -> int:
         sys.stdout.buffer.write(text.encode())
         sys.stdout.flush()
     except BrokenPipeError:
-        # the reader has gone: end as other programs do, quietly and by the signal that Python ignores
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGPIPE)
+        end_by_sigpipe()
     except OSError as problem:
         log.error(f"standard output: {os.strerror(problem.errno or 0).lower()}")
-        # what is left in the buffer would fail again, loudly, at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         return EXIT_FAILURE
     return EXIT_INTERRUPTED if summary.interrupted else EXIT_OK
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from netprobe._version import __version__
 from netprobe.agent.daemon import keep_standard_streams
 
 from ._docopt import UsageError, called_name, parse
+from ._pipe import drop_output
 
 if TYPE_CHECKING:
     from netprobe.agent.options import Options
@@ -147,8 +147,8 @@ def _show(text: str, code: int) -> int:
     try:
         print(text, end="", flush=True)
     except OSError:
-        # whoever reads has gone; what is left in the buffer would fail again at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        # whoever reads has gone
+        drop_output()
     return code
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import struct
 import subprocess
@@ -285,6 +286,23 @@ def settings(server: KentikServer, **changes: Any) -> Settings:
     urls = Endpoints(server.api_url, server.flow_url, server.metrics_url, server.dns_url)
     pace = Pace(tick_s=0.1, request_s=10)
     return Settings(Credentials(EMAIL, TOKEN), urls, device_id=7, pace=pace, **changes)
+
+
+def test_jsonl_without_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A FIFO named by a flag is a file like others; only standard output ends a program by a signal."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    sink = JsonlSink(str(fifo))
+    monkeypatch.setattr(os, "dup", lambda fd: os.open(fifo, os.O_WRONLY))
+    standard = JsonlSink("-")
+    os.close(reader)
+    with pytest.raises(ExportError, match=f"{fifo}: Broken pipe"):
+        sink.write(batch({}))
+    with pytest.raises(BrokenPipeError):
+        standard.write(batch({}))
+    sink.close(None)
+    standard.close(None)
 
 
 def test_kentik_records_as_the_stand_in_decodes_them() -> None:

@@ -211,6 +211,40 @@ def test_full_disk_is_a_failure() -> None:
     assert "Error: standard output: No space left on device" in done.stderr
 
 
+@pytest.mark.parametrize("mode", [[], ["--dns"], ["--radius"]])
+def test_reader_of_standard_output_goes_away(mode: list[str]) -> None:
+    """The end of other programs: by SIGPIPE, and without a word about it."""
+    name = "app-radius.pcap" if mode == ["--radius"] else "demo.pcap"
+    assert unread(["--read", str(CAPTURES / name), "--export", "jsonl", *mode]) == (-signal.SIGPIPE, "")
+
+
+def test_reader_goes_away_where_the_signal_is_blocked() -> None:
+    """As some parents leave it."""
+    flags = ["--read", str(CAPTURES / "demo.pcap"), "--export", "jsonl"]
+    block = "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPIPE])"
+    start = f"import os, signal, sys; {block}; os.execv(sys.argv[1], sys.argv[1:])"
+    assert unread(flags, [sys.executable, "-c", start, *KPROBE]) == (-signal.SIGPIPE, "")
+
+
+def unread(flags: list[str], program: list[str] = KPROBE, **keywords: Any) -> tuple[int, str]:
+    """Exit code and standard error of a program whose standard output has no reader."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [*program, *flags],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+            **keywords,
+        )
+    finally:
+        os.close(writer)
+    return done.returncode, done.stderr
+
+
 def test_cut_and_foreign_files(tmp_path: Path) -> None:
     cut = tmp_path / "cut.pcap"
     cut.write_bytes((CAPTURES / "http.pcap").read_bytes()[:-5])
@@ -353,6 +387,22 @@ def test_kentik_refuses() -> None:
     with serve(allow_unauthorized=True) as server:
         done = to_kentik(server, "http.pcap", "--device-id", "7", "--token", "wrong", code=1)
         assert done.stdout == "error: authentication failed\n"
+
+
+def test_kentik_is_not_heard() -> None:
+    """Its errors go to standard output: those about the device end the program, others do not."""
+    environment = {**os.environ, **CREDENTIALS}
+    with serve() as server:
+        urls = [
+            f"--{kind}-url={getattr(server, kind + '_url')}" for kind in ("api", "flow", "metrics", "dns")
+        ]
+        flags = ["--read", str(CAPTURES / "http.pcap"), "--no-decode", *urls, "--device-id"]
+        assert unread([*flags, "8"], env=environment)[0] == -signal.SIGPIPE
+        server.faults["flow"].extend([Fault("status", 500)] * 4)
+        code, said = unread([*flags, "7"], env=environment)
+    assert code == 1
+    assert "Exception" not in said
+    assert "records 0 were sent" in said
 
 
 def test_kentik_fails_in_the_middle() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
 import threading
@@ -58,13 +59,18 @@ class NullSink(Sink[Any]):
 
 
 class LineFile:
-    """A file, `-` for standard output, unbuffered. ExportError: it cannot be opened or written."""
+    """A file, `-` for standard output, unbuffered.
+
+    ExportError: it cannot be opened or written. BrokenPipeError: nobody reads standard output any more, which
+    is no failure of the export.
+    """
 
     def __init__(self, path: str = "-") -> None:
-        self._name = "standard output" if path == "-" else path
+        self._standard = path == "-"
+        self._name = "standard output" if self._standard else path
         try:
             # a batch is written in one piece, and nothing is left for the exit to fail on
-            fd = os.dup(1) if path == "-" else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+            fd = os.dup(1) if self._standard else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
             self._file = os.fdopen(fd, "wb", buffering=0)
         except OSError as error:
             raise ExportError(f"{self._name}: {os.strerror(error.errno or 0)}") from None
@@ -75,6 +81,8 @@ class LineFile:
             while rest:
                 rest = rest[self._file.write(rest) :]
         except OSError as error:
+            if self._standard and error.errno == errno.EPIPE:
+                raise
             raise ExportError(f"{self._name}: {os.strerror(error.errno or 0)}") from None
 
     def close(self) -> None:
