@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -632,6 +635,109 @@ def test_an_interface_that_returns_is_opened_again(alone: netns.Namespace) -> No
     agent.wait_log(r"interface back0 is up")
     alone.replay(DEMO, iface="back1")
     assert agent.wait_total(2 * DEMO_PACKETS) == 2 * DEMO_PACKETS
+    assert agent.stop() == 0
+
+
+#: pktvisord that says on standard error what is imported once it has loaded everything
+WATCHED = """
+import sys
+from netprobe.agent import preload
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        print("imported:", name, file=sys.stderr, flush=True)
+real = preload.load_late
+def load_late():
+    real()
+    sys.meta_path.insert(0, Watch())
+    print("all is loaded", file=sys.stderr, flush=True)
+preload.load_late = load_late
+from netprobe.cli.pktvisord import main
+sys.exit(main())
+"""
+
+
+def filtered(name: str, tap: str, modules: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A policy with a capture filter."""
+    policy = {
+        "kind": "collection",
+        "input": {"tap": tap, "input_type": "pcap", "filter": {"bpf": "udp"}},
+        "handlers": {"modules": modules or {"net": {"type": "net"}}},
+    }
+    return {"visor": {"policies": {name: policy}}}
+
+
+@root
+@pytest.mark.parametrize("interface", [(), ("lo",)])
+def test_nothing_is_imported_once_the_agent_runs(alone: netns.Namespace, interface: tuple[str, ...]) -> None:
+    agent = Agent(alone, "--admin-api", *interface, program=[sys.executable, "-c", WATCHED])
+    agent.program.wait_for("all is loaded")
+    modules: dict[str, Any] = {name: {"type": name} for name in ("net", "dns", "dhcp", "bgp", "pcap")}
+    modules["net2"] = {"type": "net", "require_version": "2.0"}
+    modules["dns2"] = {"type": "dns", "require_version": "2.0", "config": {"public_suffix_list": True}}
+    modules["few"] = {"type": "dns", "filter": {"only_qname_suffix": [".test"]}}
+    sources: dict[str, dict[str, Any]] = {
+        "by_ring": {"iface": "lo"},
+        "by_libpcap": {"iface": "lo", "pcap_source": "libpcap"},
+        "made_up": {"iface": "mock0", "pcap_source": "mock"},
+        "file": {"pcap_file": str(DEMO)},
+    }
+    for tap, config in sources.items():
+        body: Any = {"visor": {"taps": {tap: {"input_type": "pcap", "config": config}}}}
+        assert agent.request("taps", "POST", body).status == 201
+        answer = agent.request("policies", "POST", filtered(f"of_{tap}", tap, modules))
+        assert answer.status == 201, answer
+    body = json.dumps(filtered("of_yaml", "by_ring")).encode()
+    assert agent.request("policies", "POST", body, "application/x-yaml").status == 201
+    for body in (b"visor: [", b"\xff\xfeb\0", b"\xff"):
+        assert agent.request("policies", "POST", body, "application/x-yaml").status >= 400
+    for path in ("/", "/readyz", "openapi.json", "metrics/app", "policies"):
+        assert agent.request(path).status == 200, path
+    for path in ("/metrics", "metrics/window/5", "policies/__all/metrics/prometheus"):
+        # not found where there is no default policy
+        assert agent.request(path).status in (200, 404), path
+    assert agent.request("policies/of_by_ring", "DELETE").status == 200
+    assert "imported:" not in agent.program.stderr
+    assert agent.stop() == 0
+
+
+@root
+def test_no_descriptor_is_left_for_code(alone: netns.Namespace) -> None:
+    """Connections hold them all: what a policy needs is there, or the answer says what is not."""
+    agent = Agent(alone, "--admin-api", program=[sys.executable, "-c", WATCHED])
+    agent.program.wait_for("all is loaded")
+    made_up = {"input_type": "pcap", "config": {"iface": "mock0", "pcap_source": "mock"}}
+    real = {"input_type": "pcap", "config": {"iface": "lo"}}
+    for tap, config in {"made_up": made_up, "real": real}.items():
+        assert agent.request("taps", "POST", {"visor": {"taps": {tap: config}}}).status == 201
+    suffixes = {
+        "dns": {"type": "dns", "require_version": "2.0", "config": {"public_suffix_list": True}},
+    }
+    resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, (40, 40))
+    said = []
+    with contextlib.ExitStack() as stack, alone.inside():
+        first = http.client.HTTPConnection("localhost", agent.port, timeout=30)
+        stack.callback(first.close)
+        first.connect()
+        for _ in range(60):
+            stack.callback(socket.create_connection(("localhost", agent.port)).close)
+        agent.wait_log("no connection can be accepted: too many open files")
+        for policy in (
+            filtered("one", "made_up"),
+            filtered("two", "real"),
+            filtered("three", "made_up", suffixes),
+        ):
+            first.request(
+                "POST", "/api/v1/policies", json.dumps(policy), {"Content-Type": "application/json"}
+            )
+            reply = first.getresponse()
+            said.append(reply.read().decode())
+    assert "imported:" not in agent.program.stderr
+    for answer, reason in zip(said, ("eventfd", "raise the limit on files", "suffix_list.dat"), strict=True):
+        assert reason in answer
+        assert "ImportError" not in answer
+    # with room again all is well
+    netns.until(lambda: answers(agent))
+    assert agent.request("policies", "POST", filtered("one", "made_up")).status == 201
     assert agent.stop() == 0
 
 

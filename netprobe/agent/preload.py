@@ -1,8 +1,9 @@
-"""Code is loaded when it is first used; after the privileges are gone some of it may be out of reach.
+"""Code is loaded late, so that the first packet is counted soon; but not so late that it is out of reach.
 
-Typical: `sudo .venv/bin/pktvisord eth0` below a home directory that only its owner may enter. Root without
-CAP_DAC_OVERRIDE is nobody special there. Then everything that the agent may ever need is loaded beforehand,
-which costs some tenths of a second; everywhere else nothing is.
+Once the agent runs, the rest of what it may need is loaded: later there may be no file descriptor left to
+read code with. Where code cannot be read any more when the privileges are gone, everything is loaded
+beforehand, which costs some tenths of a second. Typical: `sudo .venv/bin/pktvisord eth0` below a home that
+only its owner may enter. Root without CAP_DAC_OVERRIDE is nobody special there.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 import os
 import pkgutil
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
@@ -20,7 +22,7 @@ from typing import NoReturn
 from netprobe.agent.privileges import User, drop
 from netprobe.errors import ConfigError
 
-__all__ = ["Trial", "check_installed", "load_everything"]
+__all__ = ["Trial", "check_installed", "load_everything", "load_late"]
 
 LOG = logging.getLogger("netprobe.agent")
 
@@ -37,7 +39,21 @@ LATE = (
     "difflib",
     "maxminddb",
     "pcapy",
-    *(f"encodings.{name}" for name in ("ascii", "idna", "latin_1", "utf_8_sig", "utf_16")),
+    "publicsuffixlist",
+    *(f"encodings.{name}" for name in ("ascii", "idna", "latin_1", "punycode", "utf_8_sig", "utf_16")),
+)
+
+
+#: of netprobe, what an agent loads when it is first asked for it
+OWN = (
+    *(
+        f"netprobe._core.acc_{name}"
+        for name in ("bgp", "dhcp", "dns_v1", "dns_v2", "net", "pcap", "resources")
+    ),
+    *(f"netprobe._core.{name}" for name in ("mock", "pcaplive", "peers", "ring")),
+    "netprobe.agent.openapi",
+    "netprobe.filters",
+    *(f"netprobe.inputs.{name}" for name in ("captures", "live", "live_filter")),
 )
 
 
@@ -94,14 +110,23 @@ def load_everything() -> None:
     for part in PARTS:
         package = importlib.import_module(f"netprobe.{part}")
         names += _modules(package)
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except ImportError as problem:
-            LOG.debug("not loaded: %s", problem)
+    _load(names)
     from netprobe._core.suffix import public_suffixes
 
     public_suffixes()
+
+
+def load_late() -> None:
+    """The same for an agent that runs, and for what one may be asked for: less, and in less memory."""
+    _load((*LATE, *OWN))
+
+
+def _load(names: Iterable[str]) -> None:
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except (ImportError, OSError) as problem:
+            LOG.debug("not loaded: %s: %s", name, problem)
 
 
 def _modules(package: ModuleType) -> list[str]:

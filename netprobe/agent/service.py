@@ -220,10 +220,7 @@ class Service:
     def _start_web(self, listener: Listener, token: str | None) -> None:
         """Last, because packets are counted while this loads; who connects meanwhile is answered then."""
         from netprobe.agent.web import Server, create_app
-        from netprobe.policy.nodes import parser
 
-        # not at the first document: by then there may be no descriptor left to read code with
-        parser()
         assert self._manager is not None
         app = create_app(
             self._manager,
@@ -260,9 +257,12 @@ class Service:
 
     def serve(self) -> int:
         """Wait for signals; the exit code when one, or a client, says stop."""
+        from netprobe.agent.preload import load_late
+
         # a signal that the parent ignores (nohup) would never reach us
         signal.signal(signal.SIGHUP, lambda number, frame: None)
         self.notifier.ready()
+        load_late()
         while True:
             number = signal.sigwait(SIGNALS)
             ending = self._asked_to_stop or self._failure is not None
