@@ -622,6 +622,24 @@ def test_busy_connections_keep_their_places(manager: Any) -> None:
         policy.bucket_json = render
 
 
+def test_a_failed_handshake_says_why(manager: Any, pairs: Path) -> None:
+    """An alert, where OpenSSL has one; plain HTTP just ends."""
+    other = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    other.check_hostname, other.verify_mode = False, ssl.CERT_NONE
+    # nothing that the server speaks
+    other.maximum_version = ssl.TLSVersion.TLSv1_2
+    other.set_ciphers("aNULL:@SECLEVEL=0")
+    with running(manager, tls=(f"{pairs}/a.pem", f"{pairs}/a.key")) as server:
+        with server.connect() as connection, pytest.raises(ssl.SSLError, match="ALERT_HANDSHAKE_FAILURE"):
+            other.wrap_socket(connection)
+        # a hello of TLS 1.1: fatal, protocol_version
+        hello = b"\x03\x02" + bytes(32) + b"\0\0\2\0\x2f\1\0"
+        record = b"\x16\3\1\0" + bytes([len(hello) + 4]) + b"\1\0\0" + bytes([len(hello)]) + hello
+        assert server.send(record) == b"\x15\3\2\0\2\2\x46"
+        assert server.send(GET) == b""
+        assert until(lambda: refused(server).get("handshake") == 3)
+
+
 def test_places_add_up(quick: Running) -> None:
     """Whatever clients do, every place is free again in the end."""
     for _ in range(5):

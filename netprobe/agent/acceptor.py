@@ -14,6 +14,7 @@ import ssl
 import time
 from collections.abc import Callable
 
+from netprobe.agent.alerts import CONNECTION
 from netprobe.agent.protocol import Places
 
 __all__ = ["Acceptor"]
@@ -79,6 +80,7 @@ class Acceptor:
     async def _welcome(self, connection: socket.socket) -> None:
         """From an accepted socket to a protocol that serves it."""
         more = {}
+        CONNECTION.set(connection)
         if self._context is not None:
             more = {"ssl_handshake_timeout": HANDSHAKE_SECONDS, "ssl_shutdown_timeout": SHUTDOWN_SECONDS}
         try:

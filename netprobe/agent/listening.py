@@ -103,6 +103,8 @@ def tls_context(cert: str, key: str) -> ssl.SSLContext:
     """TLS 1.2 and newer with this certificate (chain) and key; ConfigError says which file is wrong."""
     import ssl
 
+    from netprobe.agent.alerts import AlertContext
+
     for what, path in (("certificate", cert), ("key", key)):
         try:
             data = Path(path).read_bytes()
@@ -111,7 +113,7 @@ def tls_context(cert: str, key: str) -> ssl.SSLContext:
         wanted = b"CERTIFICATE-----" if what == "certificate" else b"PRIVATE KEY-----"
         if wanted not in data:
             raise ConfigError(f"TLS {what} {path}: no PEM {what} in it")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = AlertContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
 
     def no_password() -> str:
