@@ -133,6 +133,12 @@ def test_dns_latency() -> None:
     talk.ask(query.to_wire())
     assert talk.answer(reply.to_wire(), -MS)["ms"] == 0
     assert talk.d.counters()["unmatched"][DNS] == 3
+    # a minute to the nanosecond is in time
+    talk.ask(query.to_wire())
+    assert talk.answer(reply.to_wire(), 60 * SECOND)["ms"] == 60_000
+    talk.ask(query.to_wire())
+    assert talk.answer(reply.to_wire(), 60 * SECOND + 1)["ms"] == 0
+    assert talk.d.counters()["unmatched"][DNS] == 4
     # the same id of somebody else is another query
     talk.ask(query.to_wire())
     other = talk.d.feed(DNS, SERVER, 53, CLIENT, 40001, reply.to_wire(), talk.now + 5 * MS)

@@ -182,6 +182,19 @@ def test_records_arrive_with_their_columns(server: KentikServer) -> None:
     server.verify()
 
 
+def test_numbers_that_no_column_can_hold(server: KentikServer) -> None:
+    """A latency below 0, by a clock that was set, is 0; what is too large is as much as fits."""
+    latencies = Field([-1, -(2**70), 2**64, 5])
+    with connect(settings(server)) as client:
+        client.send(Records(4, dict(flows(4).columns), {"APPL_LATENCY_MS": latencies}))
+    (number,) = (number for number, name, _ in server.devices[0].columns if name == "APPL_LATENCY_MS")
+    found = [
+        [entry["value"]["uint32Val"] for entry in record["custom"] if entry["id"] == number]
+        for record in server.records
+    ]
+    assert found == [[0], [0], [2**32 - 1], [5]]
+
+
 def test_named_columns_get_no_app_protocol(server: KentikServer) -> None:
     server.devices[0].columns = named_columns()
     with connect(settings(server)) as client:

@@ -215,6 +215,74 @@ def test_copies_are_let_go(mock: InputStream, monkeypatch: pytest.MonkeyPatch) -
     assert handlers._view is None
 
 
+class Looks:
+    """A feed that counts how often it is looked at."""
+
+    def __init__(self, feed: Any) -> None:
+        self.feed = feed
+        self.count = 0
+
+    def look(self, *what: Any) -> Any:
+        self.count += 1
+        return self.feed.look(*what)
+
+
+def test_readers_share_a_copy(mock: InputStream, monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers = handlers_of()
+    mock.attach(handlers)
+    monkeypatch.setattr(module, "FRESH", 1e9)
+    looks = Looks(handlers._feed)
+    monkeypatch.setattr(handlers, "_feed", looks)
+    handlers.refresh()
+    readers = [threading.Thread(target=handlers.window, args=[n]) for n in (2, 3, 4, 5)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    handlers.bucket(0), handlers.period_info(), handlers.accumulated()
+    assert looks.count == 1
+    handlers.refresh()
+    handlers.bucket(0)
+    assert looks.count == 2
+    # out of date at once
+    monkeypatch.setattr(module, "FRESH", 0)
+    handlers.bucket(0), handlers.bucket(0)
+    assert looks.count == 4
+
+
+def test_merged_past_is_kept_as_long_as_it_is_wanted() -> None:
+    stream = stream_of({"pcap_source": "mock"}, Clock(START * NS))
+    handlers = handlers_of("net", periods=3)
+    stream.attach(handlers)
+    stream.start()
+    try:
+        seen: set[tuple[int, int]] = set()
+        end = time.monotonic() + 20
+        while len(seen) < 8:
+            assert time.monotonic() < end
+            handlers.refresh()
+            handlers.window(3)
+            seen |= handlers._past.keys()
+            newest = max((number for number, _ in handlers._past), default=0)
+            assert all(newest - number < handlers.periods for number, _ in handlers._past)
+    finally:
+        stream.stop()
+
+
+def test_merged_past_is_merged_once() -> None:
+    clock = Clock(START * NS)
+    stream = stream_of({"pcap_source": "mock"}, clock)
+    handlers = handlers_of("net", periods=3)
+    stream.attach(handlers)
+    stream.start()
+    until(lambda: handlers.accumulated() >= 3)
+    view = handlers._view
+    assert view is not None
+    past = handlers._merge_past(view.periods[1:])
+    assert handlers._merge_past(view.periods[1:]) is past
+    stream.stop()
+
+
 # --- attaching ---
 
 
@@ -317,6 +385,7 @@ def test_resources_know_their_policies(mock: InputStream) -> None:
     def levels() -> tuple[int, int, int]:
         watcher._view = None
         seen = render_json.render(watcher.bucket(0))["input_resources"]
+        assert seen["deep_samples"] == seen["total"]
         return seen["policy_count"], seen["handler_count"], seen["total"]
 
     mock.attach(one)
@@ -343,6 +412,23 @@ def test_levels_of_a_window_are_those_of_now() -> None:
     window = render_json.render(watcher.window(5))["input_resources"]
     assert (window["policy_count"], window["handler_count"]) == (1, 4)
     assert window["total"] > 20
+    # so is what hands the totals on from bucket to bucket
+    assert window["deep_samples"] == window["total"]
+
+
+def test_resources_are_sampled_as_packets_are() -> None:
+    """One packet in a hundred is looked at deeply; a measurement is as deep as the packet that caused it."""
+    stream = stream_of({"pcap_source": "mock"}, Clock(START * NS))
+    rare, often = (handlers_of("input_resources", periods=1, rate=rate) for rate in (1, 100))
+    stream.attach(rare)
+    stream.attach(often)
+    stream.start()
+    until(lambda: render_json.render(often.bucket(0))["input_resources"]["total"] > 40)
+    stream.stop()
+    for watcher, least, most in ((rare, 0, 0.5), (often, 1, 1)):
+        seen = render_json.render(watcher.bucket(0))["input_resources"]
+        assert seen["total"] > 40
+        assert least <= seen["deep_samples"] / seen["total"] <= most
 
 
 # --- what an input says ---
