@@ -54,6 +54,10 @@ class PacketChunk(Mapping[str, "numpy.ndarray[Any, Any]"]):
 
     @property
     def rows(self) -> int:
+        """Packets in this chunk, 0 without columns. Columns have the shape (rows,), src and dst (rows, 16).
+
+        `len()` is the number of columns, as of any mapping.
+        """
         return len(next(iter(self._columns.values()))) if self._columns else 0
 
     def __repr__(self) -> str:

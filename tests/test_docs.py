@@ -49,6 +49,29 @@ def blocks(page: str) -> list[Block]:
     return [Block(m[1], m[2], text[: m.start(2)].count("\n") + 1) for m in FENCE.finditer(text)]
 
 
+# --- what help() says ---
+
+
+def test_everything_public_is_described() -> None:
+    """Each function, class, method and property that `netprobe` offers."""
+    silent = []
+    for name in netprobe.__all__:
+        thing = getattr(netprobe, name)
+        if inspect.isclass(thing):
+            for owner in thing.__mro__:
+                if owner.__module__.startswith("netprobe"):
+                    silent += [
+                        f"{name}.{key}"
+                        for key, member in vars(owner).items()
+                        if not key.startswith("_")
+                        and (isinstance(member, property) or callable(member))
+                        and not inspect.getdoc(member)
+                    ]
+        if callable(thing) and not inspect.getdoc(thing):
+            silent.append(name)
+    assert not silent
+
+
 # --- examples ---
 
 

@@ -141,6 +141,7 @@ class Agent:
 
     @property
     def taps(self) -> Mapping[str, Tap]:
+        """All taps by name, as they are now: a read-only mapping that later changes do not reach."""
         return self.manager.taps
 
     def add_tap(self, document: Source) -> str:
@@ -152,9 +153,11 @@ class Agent:
         return self.manager.add_policy(document)
 
     def remove_tap(self, name: str) -> None:
+        """Forget a tap. Policies that were made from it run on. NotFoundError without such a tap."""
         self.manager.remove_tap(name)
 
     def remove_policy(self, name: str) -> None:
+        """Stop and forget a policy, and inputs that nobody else uses. NotFoundError without such a policy."""
         self.manager.remove_policy(name)
 
     def reload(self, config: Config) -> None:
