@@ -29,7 +29,8 @@ Input:
   --sample=N            Keep one of N flows, chosen at random; by default the device's rate, or all flows
   --seed=N              Make what is random (export times, sampling, connection ids) the same in every run
   --promisc             Promiscuous capture
-  --snaplen=N           Capture only the first N bytes of a packet [default: 65535]
+  --snaplen=N           Look only at the first N bytes of a packet, 0 for all; by default 65535 of those that
+                        are captured, and all that a file has
   --pcap-source=SOURCE  How packets are captured: af_packet (a ring shared with the kernel) or libpcap; by
                         default af_packet where the kernel has it, else libpcap
   --fanout-group=GROUP  Share the interface's packets with all members of this group
@@ -83,6 +84,7 @@ FANOUT_MODES = ("hash", "lb", "cpu")
 PCAP_SOURCES = ("af_packet", "libpcap")
 IPFIX_PORT = 4739
 RADIUS_PORTS = (1812, 1813)
+SNAPLEN = 65535
 SNAPLEN_MAX = 262144
 U16 = (1 << 16) - 1
 U32 = (1 << 32) - 1
@@ -283,12 +285,10 @@ def _pcap_source(text: str | None, group: int | None) -> str | None:
     return text
 
 
-def _snaplen(text: str, live: bool) -> int:
-    """0 is as much as there is."""
-    value = integer("--snaplen", text, 0, I32)
-    if not live and text != "65535":
-        raise UsageError("--snaplen: only with -i")
-    return min(value, SNAPLEN_MAX) or SNAPLEN_MAX
+def _snaplen(text: str | None, live: bool) -> int:
+    """Of a file, 0 is as much as it has; live, a number says how much may come."""
+    value = (SNAPLEN if live else 0) if text is None else integer("--snaplen", text, 0, I32)
+    return min(value, SNAPLEN_MAX) or SNAPLEN_MAX if live else value
 
 
 def _idle(arguments: dict[str, Any], mode: Mode, group: int | None) -> tuple[str, ...]:

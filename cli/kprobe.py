@@ -218,7 +218,7 @@ def _open(options: Options) -> Input:
 
     expression = _expression(options)
     if options.read is not None:
-        return FileInput(options.read, expression)
+        return FileInput(options.read, expression, snaplen=options.snaplen)
     assert options.interface is not None
     group = options.fanout_group
     return LiveInput(

@@ -176,6 +176,41 @@ def test_translation_is_as_if_the_packets_were_others(
     assert {new for new, _ in rewrite.values()} <= hosts
 
 
+@pytest.mark.tool("editcap")
+@pytest.mark.parametrize("snaplen", [20, 60, 96])
+@pytest.mark.parametrize("name", ["http.pcap", "demo.pcap", "dns-udp.pcap"])
+def test_snaplen_of_a_file_is_that_of_a_capture(name: str, snaplen: int, tmp_path: Path) -> None:
+    path = tmp_path / "cut.pcap"
+    subprocess.run(["editcap", "-s", str(snaplen), CAPTURES / name, path], check=True)
+    flags = ("--export", "jsonl", "--seed", "7")
+    for mode in ((), ("--dns",)):
+        cut = kprobe("--read", CAPTURES / name, *flags, *mode, "--snaplen", str(snaplen))
+        wanted = kprobe("--read", path, *flags, *mode)
+        assert cut.stdout == wanted.stdout
+        assert cut.stdout != kprobe("--read", CAPTURES / name, *flags, *mode).stdout or not wanted.stdout
+        assert said(cut) == said(wanted)
+
+
+def said(done: subprocess.CompletedProcess[str]) -> str:
+    """The line about what was read, without the time."""
+    return done.stderr.splitlines()[-1].partition(" INFO ")[2]
+
+
+@pytest.mark.parametrize(("filter_flag", "mode"), [("--filter", ()), ("--dns-filter", ("--dns",))])
+def test_filter_sees_what_the_snap_length_cuts(filter_flag: str, mode: tuple[str, ...]) -> None:
+    """As the kernel does: it filters whole packets, and cuts those that pass."""
+    flags = ("--read", CAPTURES / "demo.pcap", "--export", "null", *mode, filter_flag, "udp port 53")
+    whole, cut = (said(kprobe(*flags, *more)) for more in ((), ("--snaplen", "20")))
+    dropped = re.search(r"\d+ filtered out", whole)
+    assert dropped is not None and dropped[0] != "0 filtered out"
+    assert dropped[0] in cut
+    assert cut != whole
+
+
+def test_snap_length_0_is_the_whole_packet() -> None:
+    assert jsonl(CAPTURES / "demo.pcap", "--snaplen", "0") == jsonl(CAPTURES / "demo.pcap")
+
+
 def test_compressed_and_standard_input() -> None:
     raw = (CAPTURES / "http.pcap").read_bytes()
     done = subprocess.run(
@@ -266,7 +301,7 @@ def test_cut_and_foreign_files(tmp_path: Path) -> None:
         ("-i eth0 -i eth1", "-i is given twice"),
         ("-i eth0 --interface=eth1", "is given twice"),
         ("--read x --promisc", "--promisc: only with -i"),
-        ("--read x --snaplen 96", "--snaplen: only with -i"),
+        ("--read x --snaplen -1", "--snaplen -1: out of range"),
         ("--read x --fanout 1", "--fanout: only with -i"),
         ("--read x --fanout-group 1", "--fanout-group: only with -i"),
         ("-i eth0 --snaplen -1", "--snaplen -1: out of range"),

@@ -52,6 +52,7 @@ cdef class FlowReader:
     cdef int64_t newest          # ns: stamp of the latest packet
     cdef int ready               # tables were set up
     cdef object compile_filter
+    cdef uint32_t snaplen        # bytes of a packet that are looked at, once it has passed the filter; 0: all
     cdef dict programs
     cdef uint64_t framed         # packets read from the file
     cdef uint64_t kept           # ... that passed the filter

@@ -36,11 +36,12 @@ class FlowReader:
         postgres_ports: Iterable[int] = (),
         translate: Iterable[tuple[bytes, int | None, bytes, int | None]] = (),
         live: bool = False,
+        snaplen: int = 0,
     ) -> None:
         """decode: True or names of app_flow.DECODERS. The ports also give the column `app` without decoders.
 
         translate: (address, port or None, new address, new port or None). live: time goes on without packets,
-        by the wall clock.
+        by the wall clock. snaplen: how much of a packet is looked at, once it has passed the filter; 0: all.
         """
     def fill(
         self,

@@ -22,7 +22,7 @@ from netprobe._core.flow_view cimport flow_stamp, flow_view, flow_view_plain
 from netprobe._core.fragment cimport frag_feed, frag_free, frag_init, frag_release
 from netprobe._core.packet cimport PF_FRAG, PROTO_TCP, PROTO_UDP, Packet
 from netprobe._core.source cimport BATCH_PACKETS, PacketSource
-from netprobe._core.spread cimport Column, bare_ip, sift, spread
+from netprobe._core.spread cimport Column, bare_ip, cut, sift, spread
 
 cdef enum:
     FRAG_DATAGRAMS = 4096
@@ -138,7 +138,7 @@ cdef class FlowReader:
                   bint schedule=False, bint raw_extensions=False, bint track=True, int64_t idle_ns=60_000_000_000,
                   int64_t active_ns=0, uint64_t seed=1, uint32_t sample=1, hosts=(), compile_filter=None, mac=None,
                   decode=(), int dns_port=53, http_ports=(), radius_ports=(1812, 1813), postgres_ports=(),
-                  translate=(), bint live=False):
+                  translate=(), bint live=False, uint32_t snaplen=0):
         cdef FlowConfig c
         cdef int i, j, bits
         memset(&c, 0, sizeof(FlowConfig))
@@ -157,6 +157,7 @@ cdef class FlowReader:
                 c.mac[i] = mac[i]
         self.reader = reader
         self.compile_filter = compile_filter
+        self.snaplen = snaplen
         self.programs = {}
         self.packets = <Packet *>malloc(BATCH_PACKETS * sizeof(Packet))
         self.whole = <Packet *>malloc(BATCH_PACKETS * sizeof(Packet))
@@ -425,6 +426,8 @@ cdef class FlowReader:
         self.framed += self.batch.n
         if self.compile_filter is not None:
             sift(&self.batch, self.programs, self.compile_filter)
+        if self.snaplen:
+            cut(&self.batch, self.snaplen)
         self.kept += self.batch.n
         with nogil:
             self.view_batch()

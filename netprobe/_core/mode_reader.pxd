@@ -26,6 +26,7 @@ cdef class ModeReader:
     cdef int ready
     cdef volatile int stopping
     cdef object compile_filter
+    cdef uint32_t snaplen        # bytes of a packet that are looked at, once it has passed the filter; 0: all
     cdef dict programs
     cdef int64_t now             # ns, of the latest packet
     cdef uint64_t framed         # packets read

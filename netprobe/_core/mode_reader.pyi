@@ -20,7 +20,9 @@ class ModeReader:
         ports: Iterable[int] | None = None,
         mirrored: bool = False,
         compile_filter: Callable[[int], BpfProgram] | None = None,
-    ) -> None: ...
+        snaplen: int = 0,
+    ) -> None:
+        """snaplen: how much of a packet is looked at, once it has passed the filter; 0: all."""
     def read(self, seconds: float | None = None) -> bytes:
         """Rows of about a second of packet time; empty at the end (``at_end``) or on a silent wire too.
 

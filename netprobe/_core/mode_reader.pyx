@@ -15,7 +15,7 @@ from netprobe._core.packet cimport (
     L3_IPV4, PF_FRAG, PF_TUNNEL, PROTO_UDP, Packet, RawPacket, addr_len,
 )
 from netprobe._core.source cimport BATCH_PACKETS, PacketSource
-from netprobe._core.spread cimport bare_ip, sift
+from netprobe._core.spread cimport bare_ip, cut, sift
 from netprobe._core.wire.be cimport be16
 from netprobe._core.wire.dns_kprobe cimport DNSK_OK, DnsAddress, dnsk_next_address, dnsk_parse
 from netprobe._core.wire.link cimport LT_RAW
@@ -65,9 +65,10 @@ cdef class ModeReader:
     """Reads an opened source. `mode`: "dns" or "radius"; `ports`: None for any; `mirrored`: see spec 7.2."""
 
     def __cinit__(self, PacketSource reader not None, str mode not None, *, ports=None, bint mirrored=False,
-                  compile_filter=None):
+                  compile_filter=None, uint32_t snaplen=0):
         self.reader = reader
         self.compile_filter = compile_filter
+        self.snaplen = snaplen
         self.programs = {}
         if mode not in ("dns", "radius"):
             raise ValueError(mode)
@@ -171,6 +172,8 @@ cdef class ModeReader:
             self.now = self.batch.raw[self.batch.n - 1].ts
         if self.compile_filter is not None:
             sift(&self.batch, self.programs, self.compile_filter)
+        if self.snaplen:
+            cut(&self.batch, self.snaplen)
         self.kept += self.batch.n
         with nogil:
             decode_batch(&self.config, self.batch.raw, self.batch.n, self.packets, &self.stats_)

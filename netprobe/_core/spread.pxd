@@ -55,6 +55,14 @@ cdef inline int sift(Batch *b, dict programs, compile_filter) except -1:
     return 0
 
 
+cdef inline void cut(Batch *b, uint32_t snaplen) noexcept nogil:
+    """As if the capture had kept so many bytes of each packet."""
+    cdef uint32_t i
+    for i in range(b.n):
+        if b.raw[i].caplen > snaplen:
+            b.raw[i].caplen = snaplen
+
+
 cdef inline bint bare_ip(const Packet *p) noexcept nogil:
     """Of a packet with an IP header: does kprobe see it? In Ethernet only behind VLAN tags (kprobe spec 3.3, D34)."""
     cdef uint32_t at = 12

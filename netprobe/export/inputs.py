@@ -27,7 +27,8 @@ Compiler = Callable[[int], Any]
 
 
 class Input(Protocol):
-    """An opened source. `compile_filter`: what its reader has still to sift, None when nothing.
+    """An opened source. `compile_filter`: what its reader has still to sift, None when nothing. `snaplen`: to
+    how many bytes it has still to cut packets, 0: it has not.
 
     `mac`: what makes a packet's direction, None: nothing does. `state`: up, down or gone.
     """
@@ -36,6 +37,7 @@ class Input(Protocol):
     live: bool
     source: Any
     compile_filter: Compiler | None
+    snaplen: int
     mac: bytes | None
 
     @property
@@ -67,14 +69,18 @@ def filter_compiler(expression: str | None) -> Compiler | None:
 
 
 class FileInput:
-    """A capture. InputError: it cannot be read. ConfigError: the filter is wrong."""
+    """A capture. `snaplen`: what passes the filter is cut to so many bytes, as an interface would do; 0: not.
+
+    InputError: it cannot be read. ConfigError: the filter is wrong.
+    """
 
     live = False
     state = "up"
     mac: bytes | None = None
 
-    def __init__(self, path: str, filter: str | None = None) -> None:
+    def __init__(self, path: str, filter: str | None = None, *, snaplen: int = 0) -> None:
         self.compile_filter = filter_compiler(filter)
+        self.snaplen = snaplen
         self._open = contextlib.ExitStack()
         self._file, self.source = self._open.enter_context(open_capture(path))
         self.name = self._file.name
@@ -169,6 +175,8 @@ class LiveInput:
 
     live = True
     compile_filter: Compiler | None = None
+    # the kernel has filtered and cut
+    snaplen = 0
 
     def __init__(
         self,

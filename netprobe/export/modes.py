@@ -61,7 +61,12 @@ class ModeRun:
         self._stopping = Stopping(input)
         self._lost_rows = 0
         self._native = ModeReader(
-            input.source, mode, ports=ports, mirrored=mirrored, compile_filter=input.compile_filter
+            input.source,
+            mode,
+            ports=ports,
+            mirrored=mirrored,
+            compile_filter=input.compile_filter,
+            snaplen=input.snaplen,
         )
 
     def batches(self) -> Iterator[ModeBatch]:

@@ -127,6 +127,7 @@ class FlowRun:
             radius_ports=radius_ports,
             translate=translations,
             live=input.live,
+            snaplen=input.snaplen,
         )
 
     def batches(self, rows: int = BATCH_ROWS) -> Iterator[FlowBatch]:
