@@ -1,5 +1,7 @@
 """Decoders on the flow table: fields as columns, which record carries them, and how Arrow shows them."""
 
+import copy
+import pickle
 import socket
 import struct
 from pathlib import Path
@@ -294,3 +296,23 @@ def test_plain_packets_are_seen_as_decoded_ones(tmp_path: Path, kind: str) -> No
     for bidirectional in (False, True):
         decoded = rows(path, bidirectional, seed=1, hosts="203.0.113.0/24")
         assert rows(path, bidirectional, seed=1) == decoded
+
+
+def test_chunks_survive_pickle_and_copies() -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    (chunk,) = flows(CAPTURES / "demo.pcap", decode=True, seed=1)
+    wanted = pyarrow.table(chunk)
+    for again in (pickle.loads(pickle.dumps(chunk)), copy.deepcopy(chunk), copy.copy(chunk)):
+        assert pyarrow.table(again).equals(wanted)
+        assert again["http_url"].tolist() == chunk["http_url"].tolist()
+    assert len(pickle.loads(pickle.dumps(AppRows()))) == 0
+
+
+def test_a_pickle_that_lies_is_refused() -> None:
+    (chunk,) = flows(CAPTURES / "demo.pcap", decode=True, seed=1)
+    restore, (data,) = chunk._apps.__reduce__()
+    assert restore(data).__reduce__() == (restore, (data,))
+    long_text = data[:76] + b"\xff\xff" + data[78:]
+    for bad in (data[:-8], data[:40], b"\0" * 16, data[:4] + bytes(4) + data[8:], long_text):
+        with pytest.raises(ValueError, match="malformed"):
+            restore(bad)

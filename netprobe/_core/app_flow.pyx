@@ -4,6 +4,7 @@ A message of DNS, DHCP, RADIUS, HTTP or PostgreSQL sends its flow's counters at 
 messages in one packet, or when nothing was counted since the last, the later records carry no packets. What TLS
 hellos tell is kept for both directions until their flow entries end, and goes with each of their records.
 """
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
@@ -409,6 +410,9 @@ cdef class AppRows:
     def __len__(self):
         return self.count
 
+    def __reduce__(self):
+        return _app_rows, (PyBytes_FromStringAndSize(<const char *>self.data, self.used),)
+
     def names(self):
         """The columns that have a value in any row, in the order of APP_COLUMNS."""
         return [name for name, (kind, app, slot) in APP_COLUMNS.items()
@@ -476,3 +480,25 @@ cdef class AppRows:
                 offsets[row] = used
                 row += 1
         return used
+
+
+def _app_rows(bytes data):
+    """The fields that a pickle holds; ValueError if they contradict themselves."""
+    cdef AppRows rows = AppRows()
+    cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(data)
+    cdef size_t left = len(data), need
+    cdef const AppEntry *e
+    cdef int i
+    while left:
+        e = <const AppEntry *>p
+        need = sizeof(AppEntry)
+        if left >= need:
+            for i in range(TEXTS):
+                need += e.text_len[i]
+        if left < need or not need <= e.size <= left or e.size & 7 or e.addr_len > sizeof(e.addr[0]):
+            raise ValueError("malformed application fields")
+        if rows.add(e, e.row):
+            raise MemoryError
+        p += e.size
+        left -= e.size
+    return rows
