@@ -15,6 +15,7 @@ __all__ = [
     "method",
     "names",
     "number",
+    "one_capture",
     "one_path",
     "paths",
     "seconds",
@@ -86,11 +87,20 @@ def one_path(name: str, value: object) -> Any:
     raise wrong(name, value, "a path")
 
 
+def one_capture(name: str, value: object) -> Any:
+    """The path of a capture."""
+    if not isinstance(value, PATH):
+        raise wrong(name, value, "the path of a capture")
+    return value
+
+
 def paths(name: str, value: object) -> list[Any]:
     """One path or several."""
     if isinstance(value, PATH):
         return [value]
-    found = list(value) if isinstance(value, Iterable) else [value]
+    # an open file would give its lines
+    several = isinstance(value, Iterable) and not hasattr(value, "read")
+    found = list(value) if several else [value]  # type: ignore[call-overload]
     for one in found:
         if not isinstance(one, PATH):
             raise wrong(name, one, "the path of a capture, or a list of them")

@@ -110,7 +110,7 @@ def packets(
     for name in wanted:
         if name not in COLUMNS:
             raise ConfigError(f"columns: no column {name!r}, expected some of {', '.join(COLUMNS)}")
-    (path,) = arguments.paths("path", [path])
+    path = arguments.one_capture("path", path)
     chunk_rows = arguments.whole("chunk_rows", chunk_rows, 1, MAX_CHUNK_ROWS)
     inner = arguments.switch("inner", inner)
     compile_filter = None

@@ -271,7 +271,7 @@ def flows(
     if there are records. A file that is cut off or damaged gives a RuntimeWarning at its end.
     InputError: the file cannot be read, no such interface. ConfigError: a setting cannot be used.
     """
-    (path,) = arguments.paths("path", [path])
+    path = arguments.one_capture("path", path)
     filter = arguments.expression("filter", filter)
     decoders = _decoders(decode)
     usable = [*SCHEMA, *APP_SCHEMA] if decoders else SCHEMA

@@ -136,7 +136,7 @@ def merge(summaries: Iterable[Summary]) -> Summary:
 
 
 def summarize(
-    path: PathLike | Sequence[PathLike],
+    path: PathLike | Iterable[PathLike],
     *,
     handlers: Any = None,
     hosts: str | Sequence[str] | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ DEMO = Path(__file__).resolve().parent / "captures" / "demo.pcap"
 
 TEXTS: list[Any] = [5, b"udp", ["udp"], True]
 HOSTS: list[Any] = [5, [5], b"10.0.0.0/8", [None], [["10.0.0.0/8"]], 3.5, True, "x", {"a": 1}]
-PATHS: list[Any] = [None, 5, 3.5, [5], [None], [["x"]], object()]
+PATHS: list[Any] = [None, 5, 3.5, [5], [None], [["x"]], object(), io.BytesIO(b"a\nb"), [io.StringIO("a\nb")]]
 NUMBERS: list[Any] = ["2", 2.5, None, True, -1, 10**30, [1]]
 SWITCHES: list[Any] = ["no", 5, None, 2.5, [], numpy.zeros(3)]
 
@@ -111,6 +112,26 @@ def test_what_is_said(given: dict[str, Any], message: str) -> None:
     with pytest.raises(netprobe.ConfigError) as caught:
         netprobe.summarize(**{"path": DEMO, **given})
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("function", [netprobe.packets, netprobe.flows])
+def test_one_capture_at_a_time(function: Any) -> None:
+    with pytest.raises(netprobe.ConfigError) as caught:
+        function([DEMO, DEMO])
+    assert str(caught.value) == "path: a list is given, expected the path of a capture"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("a\nb\x1b.pcap", r"a\nb\x1b.pcap: no"), (b"\xff\n", r"\udcff\n: no"), ("x" * 5000, "xx...: f")],
+)
+def test_odd_names_of_files_stay_on_one_line(name: Any, shown: str) -> None:
+    for several in (name, [DEMO, name]):
+        with pytest.raises(netprobe.InputError) as caught:
+            netprobe.summarize(several)
+        assert shown in str(caught.value)
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 1200
 
 
 def test_numpy_numbers_and_bytes_are_fine() -> None:

@@ -31,6 +31,8 @@ PIPE_BYTES = 1 << 20
 ZSTD_WINDOW = 1 << 27
 XZ_MEMORY = 160 << 20
 STOP_CHECK_MS = 200
+# of a path, in messages
+NAME_CHARACTERS = 1000
 
 CAPTURE_HINT = "expected a pcap or pcapng capture, plain or compressed with gzip, zstd or xz"
 
@@ -374,7 +376,7 @@ def open_source(path: str | bytes | os.PathLike[str], stop: Stop | None = None) 
     InputError names the path and what is wrong with it: missing, unreadable, a directory, empty. `stop` ends
     the wait for a FIFO's writer or first bytes with InterruptedError.
     """
-    name = os.fsdecode(path)
+    name = _shown(path)
     if name == "-":
         name = STDIN_NAME
         raw = _open(name, lambda: os.dup(0))
@@ -396,14 +398,22 @@ def open_source(path: str | bytes | os.PathLike[str], stop: Stop | None = None) 
 
 def check_path(path: str | bytes | os.PathLike[str]) -> None:
     """InputError for a path that open_source cannot open, without opening it: it might be a FIFO."""
-    name = os.fsdecode(path)
+    name = _shown(path)
     if name == "-":
         return
-    mode = _open(name, lambda: Path(name).stat().st_mode)
+    mode = _open(name, lambda: Path(os.fsdecode(path)).stat().st_mode)
     if stat.S_ISDIR(mode):
         raise InputError(f"{name}: is a directory; {CAPTURE_HINT}")
     if not os.access(path, os.R_OK):
         raise InputError(f"{name}: {_reason(PermissionError(errno.EACCES, ''))}; {CAPTURE_HINT}")
+
+
+def _shown(path: str | bytes | os.PathLike[str]) -> str:
+    """A path for one line of a message, whatever is in it."""
+    name = os.fsdecode(path)
+    if len(name) > NAME_CHARACTERS:
+        name = name[:NAME_CHARACTERS] + "..."
+    return name if name.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
 
 
 def _source_of(name: str, raw: int, stop: Stop | None) -> Source:
