@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from netprobe import arguments
 from netprobe._core.columns import CAUSES, COLUMNS, ColumnReader
 from netprobe.errors import ConfigError
-from netprobe.hosts import parse_hosts
+from netprobe.hosts import Hosts, parse_hosts
 from netprobe.inputs.captures import complaints, open_capture
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def packets(
     columns: Sequence[str] | None = None,
     *,
     filter: str | None = None,
-    hosts: str | Sequence[str] | None = None,
+    hosts: Hosts = None,
     inner: bool = False,
     chunk_rows: int = CHUNK_ROWS,
 ) -> Iterator[PacketChunk]:

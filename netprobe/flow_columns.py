@@ -13,7 +13,7 @@ from netprobe._core.flow_reader import COLUMNS, REASONS, FlowReader
 from netprobe.errors import ConfigError
 from netprobe.flow_schema import APP_SCHEMA, SCHEMA, Column
 from netprobe.flow_sources import FileSource, LiveSource, open_flow_source
-from netprobe.hosts import parse_hosts
+from netprobe.hosts import Hosts, parse_hosts
 
 if TYPE_CHECKING:
     import numpy
@@ -251,7 +251,7 @@ def flows(
     http_ports: Iterable[int] = (),
     postgres_ports: Iterable[int] = (5432,),
     filter: str | None = None,
-    hosts: str | Sequence[str] | None = None,
+    hosts: Hosts = None,
     columns: Sequence[str] | None = None,
     chunk_rows: int = CHUNK_ROWS,
     capacity: int = CAPACITY,

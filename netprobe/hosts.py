@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterable
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from typing import NamedTuple
 
 from netprobe.errors import ConfigError
 
-__all__ = ["Subnet", "parse_hosts"]
+__all__ = ["Hosts", "Subnet", "host_spec", "parse_hosts"]
+
+Network = IPv4Network | IPv6Network | IPv4Interface | IPv6Interface
+#: what the public functions take as `hosts`
+Hosts = str | Network | Iterable[str | Network] | None
 
 
 class Subnet(NamedTuple):
@@ -19,21 +24,26 @@ class Subnet(NamedTuple):
     prefixlen: int
 
 
-def parse_hosts(spec: str | Sequence[str] | None) -> list[Subnet]:
-    """Subnets of a host specification, in its order; a sequence is as good as its members joined by commas.
+def host_spec(hosts: Hosts) -> str:
+    """A host specification as text: members of a list, also networks of `ipaddress`, joined by commas."""
+    if hosts is None or isinstance(hosts, str):
+        return hosts or ""
+    try:
+        members = [hosts] if isinstance(hosts, Network) else hosts
+        return ",".join(str(one) if isinstance(one, Network) else one for one in members)
+    except TypeError:
+        from netprobe.arguments import wrong
+
+        raise wrong("hosts", hosts, "text such as 10.0.0.0/8, or a list of such") from None
+
+
+def parse_hosts(hosts: Hosts) -> list[Subnet]:
+    """Subnets of a host specification, in its order.
 
     The prefix length is mandatory, blanks are not allowed, and a length of 0 matches every address of its
     family. ConfigError texts are the ones that pktvisor's users know.
     """
-    if spec is None:
-        return []
-    if not isinstance(spec, str):
-        try:
-            spec = ",".join(spec)
-        except TypeError:
-            from netprobe.arguments import wrong
-
-            raise wrong("hosts", spec, "text such as 10.0.0.0/8, or a list of such") from None
+    spec = host_spec(hosts)
     return [_subnet(entry) for entry in spec.split(",")] if spec else []
 
 

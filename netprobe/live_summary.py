@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from netprobe import arguments
 from netprobe.handlers.config import DEFAULT_HANDLERS, parse_handlers
-from netprobe.hosts import parse_hosts
+from netprobe.hosts import Hosts, host_spec, parse_hosts
 from netprobe.policy.running import HandlerSet, InputStream
 from netprobe.summary import PathLike, Summary, open_geo, shared_setting, topn_evicted
 
@@ -28,7 +27,7 @@ def live(
     *,
     seconds: float | None = 10,
     handlers: Any = None,
-    hosts: str | Sequence[str] | None = None,
+    hosts: Hosts = None,
     filter: str | None = None,
     geo: GeoNames | None = None,
     geo_city: PathLike | None = None,
@@ -70,9 +69,9 @@ def live(
     config: dict[str, Any] = {"iface": iface, "pcap_source": source}
     if bpf := arguments.expression("filter", filter):
         config["bpf"] = bpf
-    if hosts:
-        parse_hosts(hosts)
-        config["host_spec"] = hosts if isinstance(hosts, str) else ",".join(hosts)
+    if spec := host_spec(hosts):
+        parse_hosts(spec)
+        config["host_spec"] = spec
     stream = InputStream("live", "pcap", config, {})
     stream.attach(watched)
     stream.start()

@@ -12,7 +12,7 @@ from netprobe._core.engine import Engine
 from netprobe.errors import ConfigError, InputError
 from netprobe.handlers.build import MAX_HANDLERS, accumulators, chains, handler_losses
 from netprobe.handlers.config import DEFAULT_HANDLERS, HandlerConfig, parse_handlers
-from netprobe.hosts import parse_hosts
+from netprobe.hosts import Hosts, parse_hosts
 from netprobe.inputs.captures import complaints, open_capture
 from netprobe.inputs.sources import check_path
 from netprobe.metrics import render_json, render_prometheus
@@ -139,7 +139,7 @@ def summarize(
     path: PathLike | Iterable[PathLike],
     *,
     handlers: Any = None,
-    hosts: str | Sequence[str] | None = None,
+    hosts: Hosts = None,
     filter: str | None = None,
     geo: GeoNames | None = None,
     geo_city: PathLike | None = None,
@@ -159,7 +159,7 @@ def summarize(
     path: one or several; ``-`` is standard input.
     handlers: ``"net,dns:2.0"``, or a list of such names, of maps (type, version, config, filter,
         metric_groups) and of lists (chains); by default net, dns and dhcp, version 1.0.
-    hosts: CIDRs, comma-separated or a list: what counts as inbound and outbound.
+    hosts: CIDRs, comma-separated or a list, networks of `ipaddress` too: what counts as inbound and outbound.
     filter: a tcpdump expression.
     geo, or geo_city and geo_asn: MaxMind databases for locations and AS.
     workers: threads that share the packets by address pair.

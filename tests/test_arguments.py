@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import ipaddress
 import struct
 from pathlib import Path
 from typing import Any
 
 import numpy
+import policy_fakes
 import pytest
 
 import netprobe
@@ -132,6 +134,32 @@ def test_odd_names_of_files_stay_on_one_line(name: Any, shown: str) -> None:
         assert shown in str(caught.value)
         assert str(caught.value).isprintable()
         assert len(str(caught.value)) < 1200
+
+
+NETWORK = ipaddress.ip_network("192.168.0.0/24")
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        ["192.168.0.0/24"],
+        (text for text in ["192.168.0.0/24"]),
+        NETWORK,
+        [NETWORK],
+        ipaddress.ip_interface("192.168.0.0/24"),
+    ],
+    ids=["list", "iterator", "network", "networks", "interface"],
+)
+def test_hosts_in_any_form(hosts: Any) -> None:
+    """Made-up packets go to 192.168.0.0/24; an agent hands on the text."""
+    seen = netprobe.live("mock0", source="mock", seconds=0.25, hosts=hosts)
+    assert seen.to_dict()["5m"]["packets"]["in"] == seen.packets > 0
+
+
+@pytest.mark.parametrize("hosts", [["192.168.0.0/24", "10.0.0.0/8"], [NETWORK, "10.0.0.0/8"], None, ""])
+def test_hosts_of_an_agent(hosts: Any) -> None:
+    with netprobe.Agent(iface="eth0", hosts=hosts, filter=None, runtime=policy_fakes) as agent:
+        assert agent.taps["default"].config["host_spec"] == ("192.168.0.0/24,10.0.0.0/8" if hosts else "")
 
 
 def test_numpy_numbers_and_bytes_are_fine() -> None:

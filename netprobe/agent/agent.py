@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from netprobe import arguments
 from netprobe.errors import ConfigError, NotFoundError, PeriodError
+from netprobe.hosts import Hosts, host_spec
 from netprobe.metrics import render_prometheus
 from netprobe.metrics.window import HandlerWindow
 from netprobe.policy.config import Document, Source, document_of, load
@@ -32,7 +34,7 @@ class Agent:
 
     config: path of a configuration file, its text (YAML, of more than one line), or maps that say the same.
     iface: make tap and policy ``default`` for this interface (a name, an address that it owns, or ``auto``),
-        with ``filter`` (a tcpdump expression) and ``hosts`` (CIDRs, comma-separated).
+        with ``filter`` (a tcpdump expression) and ``hosts`` (CIDRs, comma-separated or a list).
     periods, max_deep_sample: for policies without ``window_config``; by default what ``visor.config`` says.
     geo, or geo_city and geo_asn: MaxMind databases. runtime: other inputs and handlers, for tests.
 
@@ -44,8 +46,8 @@ class Agent:
         config: Config | None = None,
         *,
         iface: str | None = None,
-        filter: str = "",
-        hosts: str = "",
+        filter: str | None = None,
+        hosts: Hosts = None,
         periods: int | None = None,
         max_deep_sample: int | None = None,
         geo: GeoNames | None = None,
@@ -72,7 +74,9 @@ class Agent:
             if document is not None:
                 self.manager.load_file(document, document.source)
             if iface is not None:
-                self.manager.add_default(iface, filter, hosts)
+                self.manager.add_default(
+                    iface, arguments.expression("filter", filter) or "", host_spec(hosts)
+                )
         except BaseException:
             self.manager.close()
             raise
