@@ -84,6 +84,8 @@ class Summary:
         for name in labels:
             if not (name.isascii() and name.isidentifier()):
                 raise ConfigError(f"label {name!r}: expected letters, digits and _, no digit first")
+            if not isinstance(labels[name], str):
+                raise arguments.wrong(f"label {name}", labels[name], "text")
         return render_prometheus.render(
             [window.with_labels(**({"policy": "default"} | labels)) for window in self.windows], self._geo
         )
@@ -125,6 +127,8 @@ class Summary:
 
 def merge(summaries: Iterable[Summary]) -> Summary:
     """All summaries as one; ConfigError when there is none, or when their handlers differ."""
+    if not isinstance(summaries, Iterable):
+        raise arguments.wrong("merge", summaries, "summaries")
     whole: Summary | None = None
     for summary in summaries:
         if not isinstance(summary, Summary):

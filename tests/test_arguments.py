@@ -136,6 +136,19 @@ def test_odd_names_of_files_stay_on_one_line(name: Any, shown: str) -> None:
         assert len(str(caught.value)) < 1200
 
 
+def test_what_a_summary_and_an_agent_take() -> None:
+    summary = netprobe.summarize(DEMO)
+    for wrong in (summary, 5, None, [5]):
+        with pytest.raises(netprobe.ConfigError, match=r"merge: .*, expected summaries"):
+            netprobe.merge(wrong)  # type: ignore[arg-type]
+    with pytest.raises(netprobe.ConfigError, match="label site: 5 is a number, expected text"):
+        summary.to_prometheus(site=5)  # type: ignore[arg-type]
+    with netprobe.Agent(iface="eth0", runtime=policy_fakes) as agent:
+        for number in ("0", 0.5, None, True):
+            with pytest.raises(netprobe.ConfigError, match=r"number: .* expected a whole number"):
+                agent.bucket(number)  # type: ignore[arg-type]
+
+
 NETWORK = ipaddress.ip_network("192.168.0.0/24")
 
 

@@ -115,6 +115,7 @@ class Agent:
 
         PeriodError when it is not there (yet); NotFoundError without such a policy.
         """
+        number = arguments.whole("number", number)
         return self._summary(self.policy(policy).bucket(number), 1)
 
     def prometheus(self) -> str:
