@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -180,6 +181,8 @@ class Flows(Iterator[FlowChunk]):
         self._app_names = [name for name in columns if name in _APP_NAMES]
         self._rows = chunk_rows
         self._closed = False
+        # held while chunks are made: the table has no locks, and must not lose its input meanwhile
+        self._busy = threading.Lock()
         try:
             self._native = FlowReader(source.packets, live=source.live, **settings)
         except BaseException:
@@ -190,6 +193,20 @@ class Flows(Iterator[FlowChunk]):
         return self
 
     def __next__(self) -> FlowChunk:
+        if not self._busy.acquire(blocking=False):
+            raise ValueError("these flows are being read by another thread already")
+        try:
+            chunk = self._next()
+        finally:
+            self._busy.release()
+            if self._closed:
+                self.close()
+        if chunk is None:
+            raise StopIteration
+        return chunk
+
+    def _next(self) -> FlowChunk | None:
+        """None at the end."""
         import numpy
 
         native, source = self._native, self._source
@@ -204,14 +221,11 @@ class Flows(Iterator[FlowChunk]):
                 short = rows < self._rows // 2
                 cut = {name: array[:rows].copy() if short else array[:rows] for name, array in arrays.items()}
                 return FlowChunk(cut, rows, apps, self._app_names)
-        ended = not self._closed
-        try:
-            complaints = source.complaints() if ended else ()
-        finally:
-            self.close()
-        for text in complaints:
-            warnings.warn(text, RuntimeWarning, stacklevel=2)
-        raise StopIteration
+        ended, self._closed = not self._closed, True
+        if ended:
+            for text in source.complaints():
+                warnings.warn(text, RuntimeWarning, stacklevel=3)
+        return None
 
     def stop(self) -> None:
         """Read no more packets; the chunks that follow hold the flows that are open. From any thread."""
@@ -230,9 +244,18 @@ class Flows(Iterator[FlowChunk]):
         return {**self._native.stats(), **self._source.losses()}
 
     def close(self) -> None:
-        """Let go of the input and end the iteration; flows that are open are not reported (see `stop`)."""
+        """Let go of the input and end the iteration; flows that are open are not reported (see `stop`).
+
+        From any thread; the one that is reading lets go.
+        """
         self._closed = True
-        self._source.close()
+        if not self._busy.acquire(blocking=False):
+            self.stop()
+            return
+        try:
+            self._source.close()
+        finally:
+            self._busy.release()
 
     def __enter__(self) -> Self:
         return self

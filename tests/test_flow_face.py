@@ -2,13 +2,16 @@
 
 import ctypes
 import importlib.util
+import os
 import subprocess
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy
 import pytest
+from netns import until
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment, fragment6
 from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
@@ -484,3 +487,23 @@ def test_frames_of_libraries() -> None:
         frame = chunk.to_pandas()
         assert frame["src"].tolist() == chunk.addresses("src")
         assert frame["first"].astype("int64").tolist() == first
+
+
+def test_one_thread_reads_at_a_time(tmp_path: Path) -> None:
+    """Others are refused; close() from another thread leaves the input to the one that reads."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pipe.open("r+b", buffering=0) as writer:
+        writer.write((CAPTURES / "demo.pcap").read_bytes()[:2000])
+        reading = flows(pipe)
+        seen: list[FlowChunk] = []
+        thread = threading.Thread(target=lambda: seen.extend(reading), daemon=True)
+        thread.start()
+        until(lambda: reading.stats()["framed"], "the first packets")
+        with pytest.raises(ValueError, match="another thread"):
+            next(reading)
+        assert reading.stats()["framed"]
+        reading.close()
+        thread.join(10)
+        assert not thread.is_alive()
+    assert (seen, list(reading)) == ([], [])
