@@ -313,7 +313,7 @@ def test_arrays(values, items):
 def test_arrays_that_cannot_be_counted():
     sketch = Cardinality()
     gaps = np.arange(9).reshape(3, 3)[:, 1:]
-    for bad in (np.array([1], dtype=">i8"), np.array([1j]), gaps, np.array([None])):
+    for bad in (np.array([1], dtype=">i8"), np.array([1j]), gaps, np.array([[None], object()], dtype=object)):
         with pytest.raises((TypeError, ValueError, BufferError)):
             sketch.update(bad)
     assert sketch.estimate() == 0

@@ -77,6 +77,41 @@ def test_columns_of_other_libraries():
         assert repr(sketch) == repr(expected)
 
 
+@pytest.mark.parametrize("kind", [Cardinality, TopN])
+def test_text_of_pandas_and_of_flows(kind):
+    """Arrays of Python objects: what is there counts, what is missing does not."""
+    pandas = pytest.importorskip("pandas")
+    one_by_one = kind()
+    for name in ("a", "ü", "a"):
+        one_by_one.update(name)
+    names = ["a", None, "ü", "a"]
+    for array in (
+        np.array([*names, float("nan")], dtype=object),
+        np.array(names, dtype=object).reshape(2, 2),
+        pandas.Series(names),
+        pandas.Series(names, dtype="string"),
+        pandas.Series(names, dtype="category"),
+    ):
+        together = kind()
+        together.update(array)
+        assert together.serialize() == one_by_one.serialize(), array
+    with pytest.raises(TypeError, match="cannot count a list"):
+        kind().update(np.array(["a", ["b"]], dtype=object))
+
+
+def test_weights_of_text():
+    names = np.array(["a", None, "b"], dtype=object)
+    top = TopN()
+    top.update(names, np.array([5, 6, 7], dtype=np.uint8))
+    top.update(names, np.int64(2))
+    top.update(np.array([1, 2]), np.int64(3))
+    assert [row[:2] for row in top.rows(9)] == [("b", 9), ("a", 7), ("1", 3), ("2", 3)]
+    for weights in (np.array([1, 2]), np.array([1, 2, -3]), np.ones(3), -1):
+        with pytest.raises(ValueError, match="weight"):
+            top.update(names, weights)
+    assert top.total == 22
+
+
 def test_nothing_heavy_is_imported():
     program = (
         "import sys, array; from netprobe.sketches import *\n"

@@ -14,6 +14,8 @@ cdef struct Items:
 
 cdef bint is_array(object value)                       # a buffer that is not one item by itself
 cdef object unwrap(object value)                       # the array behind a column of pandas and the like
+cdef list objects_of(object value)                     # the items of an array of Python objects; None: of another kind
+cdef bint is_missing(object item)                      # None, NaN, pandas.NA
 cdef int open_items(Items *items, object value) except -1   # TypeError for formats that are not in the list
 cdef int open_numbers(Items *items, object value) except -1 # of kinds i, u and f only, TypeError for others
 cdef void close_items(Items *items)

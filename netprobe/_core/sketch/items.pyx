@@ -16,6 +16,19 @@ cdef object unwrap(object value):
     return value if array is None else array()
 
 
+cdef list objects_of(object value):
+    # columns of text are such arrays in pandas, and in chunks of flows
+    if getattr(getattr(value, "dtype", None), "char", None) != "O":
+        return None
+    return value.ravel().tolist()
+
+
+cdef bint is_missing(object item):
+    if isinstance(item, float):
+        return item != item
+    return item is None or type(item).__name__ == "NAType"
+
+
 cdef int classify(Items *items, str text) except -1:
     cdef str form = text.lstrip("@=<")
     if text[:1] in (">", "!") and items.size > 1 and not text.endswith("s"):

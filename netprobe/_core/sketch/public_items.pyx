@@ -13,7 +13,8 @@ from netprobe._core.sketch.freq cimport (
 from netprobe._core.sketch.hll cimport (
     HLL_LG_K, Hll, hll_add, hll_coupon, hll_estimate, hll_free, hll_init, hll_merge, hll_nonzero, hll_read)
 from netprobe._core.sketch.items cimport (
-    Items, close_items, is_array, item_at, item_double, item_int, item_text, open_items, unwrap)
+    Items, close_items, is_array, is_missing, item_at, item_double, item_int, item_text, objects_of, open_items,
+    unwrap)
 from netprobe._core.sketch.kll cimport kll_set_seed
 from netprobe._core.sketch.pack cimport (
     Reader, check, finish, pack_freq, pack_full_freq, pack_hll, reader_of, unpack_full_freq)
@@ -86,6 +87,7 @@ cdef class Cardinality(Exchanged):
     def update(self, value):
         """Count one item, or each item of an array (integers, floats, bytes or text of numpy).
 
+        In an array of Python objects, such as text in pandas, None and NaN are passed over.
         OverflowError for integers beyond 64 bits, TypeError for what has no canonical form.
         """
         cdef bytes raw
@@ -103,7 +105,13 @@ cdef class Cardinality(Exchanged):
         elif isinstance(value, (bytes, bytearray)):
             raw = bytes(value)
         elif is_array(value):
-            self._update_array(value)
+            several = objects_of(value)
+            if several is None:
+                self._update_array(value)
+            else:
+                for item in several:
+                    if not is_missing(item):
+                        self.update(item)
             return
         else:
             packed = getattr(value, "packed", None)          # ipaddress: 4 or 16 bytes in network order
@@ -241,13 +249,31 @@ cdef class TopN(Exchanged):
     def update(self, item, weight=1):
         """Count one item, or each item of an array of integers or text; weight is a number or an array.
 
+        In an array of Python objects, such as text in pandas, None and NaN are passed over.
         ValueError for items above 65535 bytes and for negative or too few weights.
         """
         item = unwrap(item)
-        if is_array(item):
-            self._update_array(item, unwrap(weight))
-        else:
+        if not is_array(item):
             self._update_text(text_of(item), weight)
+            return
+        weight = unwrap(weight)
+        if is_array(weight) and not memoryview(weight).ndim:
+            weight = memoryview(weight)[()]      # a number of numpy
+        several = objects_of(item)
+        if several is None:
+            self._update_array(item, weight)
+        else:
+            self._update_objects(several, weight)
+
+    cdef _update_objects(self, list several, weight):
+        weights = memoryview(weight).tolist() if is_array(weight) else [weight] * len(several)
+        if len(weights) != len(several) or not all(isinstance(w, int) for w in weights):
+            raise ValueError("weights are integers, one per item")
+        if any(w < 0 for w in weights):
+            raise ValueError("a weight is not negative")
+        for item, w in zip(several, weights):
+            if not is_missing(item):
+                self._update_text(text_of(item), w)
 
     cdef _update_text(self, bytes text, uint64_t weight):
         cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(text)
