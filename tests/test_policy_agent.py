@@ -193,3 +193,12 @@ def test_what_others_do_not_load() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out == "[]\n[]\n"
+
+
+def test_serving_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("netprobe.agent.preload.EXTRA", ("no_such_package",))
+    with (
+        netprobe.Agent(iface="eth0", runtime=policy_fakes) as agent,
+        pytest.raises(ConfigError, match=r"no_such_package is missing: pip install .netprobe-suite\[agent\]"),
+    ):
+        agent.serve()

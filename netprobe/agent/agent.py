@@ -172,10 +172,13 @@ class Agent:
 
     def serve(self, host: str = "localhost", port: int = 0, *, admin: bool = False) -> str:
         """Answer the REST API from a thread of its own; its address. Port 0: any free one."""
-        from netprobe.agent.web import Server, create_app
-
         if self._server is not None:
             return self._server.url
+        from netprobe.agent.preload import check_installed
+
+        check_installed()
+        from netprobe.agent.web import Server, create_app
+
         self._server = Server(create_app(self.manager, admin=admin), host, port)
         try:
             self._server.start()
