@@ -170,7 +170,8 @@ def summarize(
     periods: how many 60-second periods of packet time the summary covers, the newest ones; 1: everything.
     deep_sample_rate: percent of packets whose addresses and names are looked at.
     inner: count the innermost IP header of tunnels instead of the outermost.
-    seed: of everything that is random. stream_limit: TCP connections tracked at once, per worker.
+    seed: of everything that is random.
+    stream_limit: TCP connections tracked at once, per worker; 1,000,000 at most.
     window_config: settings for all handlers (num_periods, topn_count, …), as in a policy of the agent.
     progress: called a few times a second. stop: set it to end early, with what has been counted so far.
 

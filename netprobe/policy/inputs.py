@@ -131,7 +131,7 @@ PCAP = InputType(
             connections,
             "number",
             "300000",
-            "TCP connections tracked at once; 0: as many as there is room for",
+            "TCP connections tracked at once, at most 1000000; 0: so many",
         ),
         "ring_mb": Key(ring_size, "number", "32", "MiB of the kernel's buffer (beyond pktvisor)"),
     },
