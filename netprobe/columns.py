@@ -40,8 +40,12 @@ class PacketChunk(Mapping[str, "numpy.ndarray[Any, Any]"]):
     direction: 0 to the hosts, 1 from them, 2 neither. cause: index into CAUSES, why a packet cannot be read.
     """
 
-    def __init__(self, columns: dict[str, numpy.ndarray[Any, Any]]) -> None:
+    def __init__(
+        self, columns: dict[str, numpy.ndarray[Any, Any]], l3: numpy.ndarray[Any, Any] | None = None
+    ) -> None:
         self._columns = columns
+        # what kind of addresses there are, also when nobody asked for that column
+        self._l3 = columns.get("l3") if l3 is None else l3
 
     def __getitem__(self, name: str) -> numpy.ndarray[Any, Any]:
         return self._columns[name]
@@ -70,7 +74,7 @@ class PacketChunk(Mapping[str, "numpy.ndarray[Any, Any]"]):
         frame: dict[str, Any] = {}
         for name, column in self._columns.items():
             if name in ("src", "dst"):
-                frame[name] = _addresses(column, self._columns.get("l3"))
+                frame[name] = _addresses(column, self._l3)
             elif name == "ts":
                 frame[name] = pandas.to_datetime(column, unit="ns", utc=True)
             else:
@@ -133,11 +137,13 @@ def _chunks(
 
     with open_capture(path) as (source, reader):
         native = ColumnReader(reader, hosts=hosts, compile_filter=compile_filter, inner=int(inner))
+        filled = {*wanted, "l3"} if {"src", "dst"} & {*wanted} else wanted
         while not native.at_end:
-            arrays = {name: numpy.empty(chunk_rows, dtype=COLUMNS[name][0]) for name in wanted}
+            arrays = {name: numpy.empty(chunk_rows, dtype=COLUMNS[name][0]) for name in filled}
             rows = native.fill(arrays, chunk_rows)
             if rows:
-                yield PacketChunk({name: array[:rows] for name, array in arrays.items()})
+                cut = {name: array[:rows] for name, array in arrays.items()}
+                yield PacketChunk({name: cut[name] for name in wanted}, cut.get("l3"))
         for text in complaints(source, reader):
             warnings.warn(text, RuntimeWarning, stacklevel=2)
 

@@ -43,10 +43,17 @@ class FlowChunk(Mapping[str, "Array"]):
     """
 
     def __init__(
-        self, columns: dict[str, Array], rows: int, apps: AppRows | None = None, app_names: Iterable[str] = ()
+        self,
+        columns: dict[str, Array],
+        rows: int,
+        apps: AppRows | None = None,
+        app_names: Iterable[str] = (),
+        l3: Array | None = None,
     ) -> None:
         self._columns: dict[str, Array | None] = {**columns, **dict.fromkeys(app_names)}
         self._apps = AppRows() if apps is None else apps
+        # what kind of addresses there are, also when nobody asked for that column
+        self._l3 = columns.get("l3") if l3 is None else l3
         self.rows = rows
 
     def __getitem__(self, name: str) -> Array:
@@ -145,7 +152,7 @@ class FlowChunk(Mapping[str, "Array"]):
         """Column ``src`` or ``dst`` as text; each different address is rendered once."""
         from ipaddress import IPv4Address, IPv6Address
 
-        values, versions = self[name], self._columns.get("l3")
+        values, versions = self[name], self._l3
         known: dict[tuple[bytes, int], str] = {}
         out = []
         for i, row in enumerate(values):
@@ -210,8 +217,9 @@ class Flows(Iterator[FlowChunk]):
         import numpy
 
         native, source = self._native, self._source
+        filled = {*self._plain, "l3"} if {"src", "dst"} & {*self._plain} else self._plain
         while not native.at_end and not self._closed:
-            arrays = {name: numpy.empty(self._rows, dtype=COLUMNS[name][0]) for name in self._plain}
+            arrays = {name: numpy.empty(self._rows, dtype=COLUMNS[name][0]) for name in filled}
             apps = AppRows()
             wait = source.wait()
             if wait is not None and wait <= 0:
@@ -220,7 +228,8 @@ class Flows(Iterator[FlowChunk]):
             if rows and not self._closed:
                 short = rows < self._rows // 2
                 cut = {name: array[:rows].copy() if short else array[:rows] for name, array in arrays.items()}
-                return FlowChunk(cut, rows, apps, self._app_names)
+                wanted = {name: cut[name] for name in self._plain}
+                return FlowChunk(wanted, rows, apps, self._app_names, cut.get("l3"))
         ended, self._closed = not self._closed, True
         if ended:
             for text in source.complaints():

@@ -507,3 +507,22 @@ def test_one_thread_reads_at_a_time(tmp_path: Path) -> None:
         thread.join(10)
         assert not thread.is_alive()
     assert (seen, list(reading)) == ([], [])
+
+
+def test_addresses_without_the_column_of_their_kind(tmp_path: Path) -> None:
+    """No IP, IPv4 and IPv6 are told apart, also ``::`` and others that end in zeros."""
+    pytest.importorskip("pandas")
+    sent: list[Packet] = [
+        Ether() / IPv6(src="::", dst="2001:db8::") / UDP(sport=1, dport=2),
+        Ether() / IP(src="0.0.0.0", dst="32.1.13.184") / UDP(sport=1, dport=2),
+        Ether() / ARP(),
+    ]
+    path = write(tmp_path / "t.pcap", sent)
+    frame = next(netprobe.packets(path, ["dst", "src"])).to_pandas()
+    assert list(frame.columns) == ["dst", "src"]
+    assert frame["src"].tolist() == ["::", "0.0.0.0", ""]
+    assert frame["dst"].tolist() == ["2001:db8::", "32.1.13.184", ""]
+    (chunk,) = flows(path, columns=["src", "dst"])
+    assert list(chunk) == ["src", "dst"]
+    assert sorted(chunk.addresses("src")) == ["0.0.0.0", "::"]
+    assert sorted(chunk.to_pandas()["dst"]) == ["2001:db8::", "32.1.13.184"]
