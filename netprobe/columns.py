@@ -111,6 +111,8 @@ def packets(
     InputError: the file cannot be read. ConfigError: no such column, bad filter or hosts.
     """
     wanted = list(COLUMNS) if columns is None else arguments.names("columns", columns)
+    if not wanted:
+        raise ConfigError("columns: empty, expected names of columns")
     for name in wanted:
         if name not in COLUMNS:
             raise ConfigError(f"columns: no column {name!r}, expected some of {', '.join(COLUMNS)}")

@@ -42,7 +42,7 @@ SUMMARIZE: dict[str, list[Any]] = {
 }
 PACKETS: dict[str, list[Any]] = {
     "path": PATHS,
-    "columns": [5, "ts", [5], [[]], b"ts", True],
+    "columns": [5, "ts", [], [5], [[]], b"ts", True],
     "filter": TEXTS,
     "hosts": HOSTS,
     "inner": SWITCHES,
