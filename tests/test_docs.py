@@ -11,6 +11,7 @@ import json
 import pkgutil
 import re
 import tokenize
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -386,3 +387,9 @@ def test_links_lead_somewhere(page: str) -> None:
 def test_every_page_is_linked_from_the_readme() -> None:
     text = PAGES["README.md"].read_text()
     assert [page for page in PAGES if page.startswith("docs/") and page not in text] == []
+
+
+def test_every_extra_is_named_in_the_readme() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    text = PAGES["README.md"].read_text()
+    assert [name for name in extras if not re.search(rf"(`|[\[,]){name}(`|[\],])", text)] == []
