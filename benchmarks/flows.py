@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 import subprocess
@@ -21,9 +20,8 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from run import Usage, spend
+from run import Captures, Row, Usage, print_table, spend
 
 HERE = Path(__file__).resolve().parent
 
@@ -59,31 +57,10 @@ with open_source(sys.argv[1]) as source:
 """
 
 
-class Row(NamedTuple):
-    name: str
-    what: str
-    run: Callable[[Bench], str]
-
-
-class Bench:
+class Bench(Captures):
     def __init__(self, args: argparse.Namespace) -> None:
-        self.folder: Path = args.dir
-        self.smoke: bool = args.smoke
-        self.runs: int = args.runs
-        self.few, self.many = (int(n) for n in ("1000,3000" if args.smoke else args.packets).split(","))
-        self.core = max(os.sched_getaffinity(0))
+        super().__init__(args)
         self.nfstream: str = args.nfstream_python
-
-    def capture(self, kind: str, packets: int) -> str:
-        """Written when missing, by another process; then read once so that it is in memory."""
-        path = self.folder / f"{kind}-{packets}.pcap"
-        if not path.exists():
-            command = [sys.executable, str(HERE / "generate.py"), "--dir", str(self.folder)]
-            subprocess.run([*command, "--packets", str(packets), kind], check=True, stdout=subprocess.DEVNULL)
-        with path.open("rb") as f:
-            while f.read(1 << 20):
-                pass
-        return str(path)
 
     def spend(self, command: Sequence[str], keep: bool = True) -> Usage:
         return spend(command, self.core, keep)
@@ -209,7 +186,7 @@ def old_nfdump() -> bool:
     return "-w " not in said.stdout + said.stderr
 
 
-def rows() -> list[Row]:
+def rows() -> list[Row[Bench]]:
     null = ("--export", "null")
     jsonl = ("--export", "jsonl", "--no-decode")
     return [
@@ -224,32 +201,8 @@ def rows() -> list[Row]:
 
 
 def main() -> int:
-    names = [row.name for row in rows()]
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--only", default="", help=f"rows, comma-separated: {', '.join(names)}")
-    parser.add_argument("--runs", type=int, default=0, help="of each measurement (default 5)")
-    parser.add_argument(
-        "--dir", type=Path, default=Path("/tmp/netprobe-bench"), help="where captures are kept"
-    )
-    parser.add_argument("--packets", default="1000000,5000000", help="the two sizes, fewer for a quick look")
-    parser.add_argument("--nfstream-python", default=sys.executable, help="a Python that has NFStream")
-    parser.add_argument("--smoke", action="store_true", help="tiny captures, no verdict on time")
-    args = parser.parse_args()
-    args.runs = args.runs or (1 if args.smoke else 5)
-    chosen = args.only.split(",") if args.only else names
-    if unknown := set(chosen) - set(names):
-        parser.error(f"no row called {', '.join(sorted(unknown))}; there are {', '.join(names)}")
-    bench = Bench(args)
-    print(f"{'':21} {'netprobe':>11} {'floor':>11} {'ratio':>9}   bar")
-    for row in rows():
-        if row.name not in chosen:
-            continue
-        line = row.run(bench)
-        # of tiny captures the figures are noise
-        print(f"{row.what:21} {'ran' if bench.smoke else line}", flush=True)
-    return 0
+    nfstream = {"default": sys.executable, "help": "a Python that has NFStream"}
+    return print_table(rows(), Bench, __doc__, {"--nfstream-python": nfstream})
 
 
 if __name__ == "__main__":

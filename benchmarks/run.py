@@ -17,9 +17,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -41,12 +41,6 @@ class Usage(NamedTuple):
     wall: float
     rss: float
     out: bytes
-
-
-class Row(NamedTuple):
-    name: str
-    what: str
-    run: Callable[[Bench], str]
 
 
 def spend(command: Sequence[str], core: int | None, keep: bool = True) -> Usage:
@@ -74,23 +68,15 @@ def spend(command: Sequence[str], core: int | None, keep: bool = True) -> Usage:
     return Usage(used.ru_utime + used.ru_stime, wall, used.ru_maxrss / 1024, out)
 
 
-class Bench:
+class Captures:
+    """What every table measures on: two sizes of captures, and one core."""
+
     def __init__(self, args: argparse.Namespace) -> None:
         self.folder: Path = args.dir
         self.smoke: bool = args.smoke
         self.runs: int = args.runs
         self.few, self.many = (int(n) for n in ("1000,3000" if args.smoke else args.packets).split(","))
-        self.flood = self.many * 6 // 5
         self.core = max(os.sched_getaffinity(0))
-        script = Path(sys.executable).with_name("pktvisor-pcap")
-        self.program = (
-            [str(script)] if script.exists() else [sys.executable, "-m", "netprobe.cli.pktvisor_pcap"]
-        )
-        self.geo: list[str] = []
-        city, asn = args.geo / "GeoIP2-City-Test.mmdb", args.geo / "GeoIP2-ISP-Test.mmdb"
-        if city.exists() and asn.exists():
-            self.geo = ["--geo-city", str(city), "--geo-asn", str(asn)]
-        self.peaks: dict[str, float] = {}
 
     def capture(self, kind: str, packets: int) -> str:
         """Written when missing, by another process; then read once so that it is in memory."""
@@ -102,6 +88,69 @@ class Bench:
             while f.read(1 << 20):
                 pass
         return str(path)
+
+
+B = TypeVar("B", bound=Captures)
+
+
+class Row(NamedTuple, Generic[B]):
+    name: str
+    what: str
+    run: Callable[[B], str]
+
+
+def print_table(
+    rows: Sequence[Row[B]],
+    make: Callable[[argparse.Namespace], B],
+    description: str | None,
+    more: Mapping[str, Mapping[str, Any]],
+) -> int:
+    """The program: its command line, with `more` flags, and the rows that are asked for. Its exit code."""
+    names = [row.name for row in rows]
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", default="", help=f"rows, comma-separated: {', '.join(names)}")
+    parser.add_argument("--runs", type=int, default=0, help="of each measurement (default 5)")
+    parser.add_argument(
+        "--dir", type=Path, default=Path("/tmp/netprobe-bench"), help="where captures are kept"
+    )
+    parser.add_argument("--packets", default="1000000,5000000", help="the two sizes, fewer for a quick look")
+    parser.add_argument("--smoke", action="store_true", help="tiny captures, no verdict on time")
+    for flag, how in more.items():
+        parser.add_argument(flag, **how)
+    args = parser.parse_args()
+    args.runs = args.runs or (1 if args.smoke else 5)
+    chosen = args.only.split(",") if args.only else names
+    if unknown := set(chosen) - set(names):
+        parser.error(f"no row called {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    bench = make(args)
+    width = max(len(row.what) for row in rows)
+    print(f"{'':{width}} {'netprobe':>11} {'floor':>11} {'ratio':>9}   bar")
+    for row in rows:
+        if row.name not in chosen:
+            continue
+        line = row.run(bench)
+        # of tiny captures the figures are noise
+        print(f"{row.what:{width}} {'ran' if bench.smoke else line}", flush=True)
+    return 0
+
+
+class Bench(Captures):
+    def __init__(self, args: argparse.Namespace) -> None:
+        super().__init__(args)
+        self.flood = self.many * 6 // 5
+        script = Path(sys.executable).with_name("pktvisor-pcap")
+        self.program = (
+            [str(script)] if script.exists() else [sys.executable, "-m", "netprobe.cli.pktvisor_pcap"]
+        )
+        self.geo: list[str] = []
+        city, asn = args.geo / "GeoIP2-City-Test.mmdb", args.geo / "GeoIP2-ISP-Test.mmdb"
+        if city.exists() and asn.exists():
+            self.geo = ["--geo-city", str(city), "--geo-asn", str(asn)]
+        else:
+            print(f"no databases in {args.geo}: the rows of all handlers run without geo")
+        self.peaks: dict[str, float] = {}
 
     def netprobe(self, kind: str, packets: int, flags: Sequence[str], pin: bool = True) -> Usage:
         """One run of pktvisor-pcap, checked: a JSON document that has every packet."""
@@ -170,7 +219,7 @@ class Bench:
         return "\n".join(lines)
 
 
-def rows() -> list[Row]:
+def rows() -> list[Row[Bench]]:
     return [
         Row("mix", "default, mix", lambda b: b.cost("mix", [], 1.0, 0.5)),
         Row("dns", "default -H, dns", lambda b: b.cost("dns", ["-H", HOSTS["dns"]], 2.0, 1.0)),
@@ -185,36 +234,8 @@ def rows() -> list[Row]:
 
 
 def main() -> int:
-    names = [row.name for row in rows()]
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--only", default="", help=f"rows, comma-separated: {', '.join(names)}")
-    parser.add_argument("--runs", type=int, default=0, help="of each measurement (default 5)")
-    parser.add_argument(
-        "--dir", type=Path, default=Path("/tmp/netprobe-bench"), help="where captures are kept"
-    )
-    parser.add_argument(
-        "--geo", type=Path, default=ROOT.parent / "shared/data/geo", help="MaxMind test databases"
-    )
-    parser.add_argument("--packets", default="1000000,5000000", help="the two sizes, fewer for a quick look")
-    parser.add_argument("--smoke", action="store_true", help="tiny captures, no verdict on time")
-    args = parser.parse_args()
-    args.runs = args.runs or (1 if args.smoke else 5)
-    chosen = args.only.split(",") if args.only else names
-    if unknown := set(chosen) - set(names):
-        parser.error(f"no row called {', '.join(sorted(unknown))}; there are {', '.join(names)}")
-    bench = Bench(args)
-    if not bench.geo:
-        print(f"no databases in {args.geo}: the rows of all handlers run without geo")
-    print(f"{'':20} {'netprobe':>11} {'floor':>11} {'ratio':>9}   bar")
-    for row in rows():
-        if row.name not in chosen:
-            continue
-        line = row.run(bench)
-        # of tiny captures the figures are noise
-        print(f"{row.what:20} {'ran' if bench.smoke else line}", flush=True)
-    return 0
+    geo = {"type": Path, "default": ROOT.parent / "shared/data/geo", "help": "MaxMind test databases"}
+    return print_table(rows(), Bench, __doc__, {"--geo": geo})
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from netprobe._core.packet cimport (
 )
 from netprobe._core.sketch.freq cimport KEY_TEXT, freq_hash, freq_update
 from netprobe._core.sketch.rate cimport rate_row
+from netprobe._core.stamps cimport apart
 from netprobe._core.store cimport MetricBlock, MetricSet, mset_clone
 from netprobe._core.stream cimport flow_seed
 from netprobe._core.wire.dhcp cimport (
@@ -183,10 +184,6 @@ cdef void lease_start(LeaseTable *t, const Dhcp4 *m, int64_t now) noexcept nogil
         t.oldest = i
     t.newest = i
     t.n += 1
-
-
-cdef inline uint64_t apart(int64_t a, int64_t b) noexcept nogil:
-    return <uint64_t>a - <uint64_t>b if a > b else <uint64_t>b - <uint64_t>a
 
 
 cdef void leases_purge(LeaseTable *t, int64_t now, int64_t ttl_ns) noexcept nogil:

@@ -7,7 +7,9 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset
 
 from netprobe._core.packet cimport L3_IPV4, L3_IPV6, PF_DEEP, PF_FRAG, PF_REASSEMBLED, mix64
+from netprobe._core.stamps cimport apart
 from netprobe._core.stream cimport flow_seed
+from netprobe._core.wire.be cimport be16, be32
 
 cdef enum:
     # IPv4 header
@@ -96,17 +98,9 @@ cdef struct Fragment:
     uint8_t more
 
 
-cdef inline uint32_t be16(const uint8_t *b) noexcept nogil:
-    return (<uint32_t>b[0] << 8) | b[1]
-
-
 cdef inline void put16(uint8_t *b, uint32_t v) noexcept nogil:
     b[0] = <uint8_t>(v >> 8)
     b[1] = <uint8_t>v
-
-
-cdef inline uint64_t apart(int64_t a, int64_t b) noexcept nogil:
-    return <uint64_t>a - <uint64_t>b if a > b else <uint64_t>b - <uint64_t>a
 
 
 cdef inline uint32_t ip_bytes(const Packet *p) noexcept nogil:
@@ -162,7 +156,7 @@ cdef int read6(const Packet *p, Fragment *f) noexcept nogil:
     f.proto = ip[0]
     f.off = be16(ip + FH_OFFSET) & 0xfff8
     f.more = ip[FH_OFFSET + 1] & 1
-    f.id = (be16(ip + FH_ID) << 16) | be16(ip + FH_ID + 2)
+    f.id = be32(ip + FH_ID)
     at += FH_LENGTH
     f.payload = ip + FH_LENGTH
     f.n = length - at

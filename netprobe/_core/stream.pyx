@@ -10,6 +10,8 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from netprobe._core.packet cimport PF_CUT, PF_DEEP, PF_SYNTHETIC, PROTO_TCP
+from netprobe._core.stamps cimport apart
+from netprobe._core.wire.be cimport be32
 
 cdef extern from *:
     void ask "__builtin_prefetch"(const void *) noexcept nogil
@@ -48,11 +50,6 @@ cdef struct Held:
 cdef inline int32_t serial(uint32_t a, uint32_t b) noexcept nogil:
     # a - b on the circle of sequence numbers
     return <int32_t>(a - b)
-
-
-cdef inline uint64_t apart(int64_t a, int64_t b) noexcept nogil:
-    # unsigned: the stamps of a hostile file may be anywhere
-    return <uint64_t>a - <uint64_t>b if a > b else <uint64_t>b - <uint64_t>a
 
 
 # --- table ------------------------------------------------------------------------------------------------------
@@ -415,10 +412,6 @@ cdef void acknowledged(StreamTable *t, Stream *s, int side, uint32_t ack, int64_
             return
         stream_packet(s, side, ts, &ghost)
         give_up(t, s, side, &ghost)
-
-
-cdef inline uint32_t be32(const uint8_t *b) noexcept nogil:
-    return (<uint32_t>b[0] << 24) | (<uint32_t>b[1] << 16) | (<uint32_t>b[2] << 8) | b[3]
 
 
 cdef uint32_t promised_payload(const Packet *p) noexcept nogil:

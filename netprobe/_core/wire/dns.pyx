@@ -2,6 +2,8 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from netprobe._core.wire.be cimport be16
+
 cdef extern from *:
     """
     #include <stdint.h>
@@ -53,10 +55,6 @@ cdef enum:
     FEW_LABELS = 5
     NO_DOT = 255
     AGG_NONE = 255
-
-
-cdef inline uint16_t be16(const uint8_t *p) noexcept nogil:
-    return <uint16_t>((p[0] << 8) | p[1])
 
 
 cdef uint32_t name_slow(const uint8_t *data, uint32_t n, uint32_t pos, DnsMsg *m) noexcept nogil:
