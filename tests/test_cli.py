@@ -10,7 +10,6 @@ import json
 import os
 import pty
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -603,18 +602,15 @@ def test_start_up_imports_nothing_heavy(demo: Path) -> None:
     assert done.stderr.splitlines()[-1] == "[]"
 
 
-def test_start_up_is_quick(demo: Path) -> None:
-    """The bar is 0.30 s for the whole process: of a processor, because machines are shared; and no waits."""
-    times, waits = [], []
-    for _ in range(5):
-        began = time.perf_counter()
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert run(demo).returncode == 0
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        waits.append(time.perf_counter() - began)
-    assert min(times) <= 0.30
-    assert min(waits) <= 1
+def test_nothing_heavy_is_loaded(demo: Path) -> None:
+    """What the bar of 0.30 s for the whole process rests on; benchmarks/run.py measures it (row start)."""
+    done = run(demo, env=os.environ | {"PYTHONPROFILEIMPORTTIME": "1"})
+    assert done.returncode == 0
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "import time:" in line}
+    assert "netprobe.summary" in loaded
+    heavy = "numpy pandas pyarrow datasketches geoip2 maxminddb requests yaml ssl asyncio starlette textual"
+    assert not loaded & set(heavy.split())
+    assert len(loaded) < 250
 
 
 def test_works_from_anywhere(demo: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import platform
 import re
 import signal
 import sys
+import time
 from pathlib import Path
 
 import netns
@@ -65,6 +66,7 @@ def test_without_rings_libpcap_takes_over(tmp_path: Path) -> None:
         run = server.popen(*NO_RINGS, *KPROBE, *flags, env=ENVIRONMENT)
         run.wait_for("INFO kprobe .*: capturing")
         client.run("ping", "-q", "-c", "5", "-i", "0.01", server.address)
+        time.sleep(0.5)  # the last answer is on its way through libpcap
         finish(run, how=signal.SIGINT)
         warnings = re.findall("WARNING kprobe (.*)", run.stderr)
         assert warnings == [
