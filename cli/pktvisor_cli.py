@@ -69,6 +69,8 @@ def _address(arguments: dict[str, Any]) -> Address:
     host = arguments["-H"].removeprefix("[").removesuffix("]")
     if not host or not host.isprintable() or any(char in " /@?#[]" for char in host):
         raise UsageError(f"-H {arguments['-H']!r}: expected the name or address of a host")
+    if host.count(":") == 1:
+        raise UsageError(f"-H {arguments['-H']!r}: expected a host alone, its port goes to -p")
     port = integer("-p", arguments["-p"], 1, HIGHEST_PORT)
     from netprobe.ui.client import Address
 

@@ -117,6 +117,7 @@ def test_help(flag: str) -> None:
         (["-H", ""], "-H '': expected the name or address"),
         (["-H", "http://x"], "-H 'http://x': expected the name or address"),
         (["-H", "a\nb"], "-H 'a\\nb': expected the name or address"),
+        (["-H", "agent.test:10853"], "-H 'agent.test:10853': expected a host alone, its port goes to -p"),
         (["-H", "a", "-H", "b"], "-H is given twice"),
     ],
 )
