@@ -91,7 +91,7 @@ class Bench:
         )
         try:
             # it is under way when the interface has taken something
-            netns.until(lambda: transmitted(sender) > 0)
+            netns.until(lambda: sender.transmitted() > 0)
             yield
         finally:
             program.stop(signal.SIGINT)
@@ -205,11 +205,6 @@ class Bench:
             self.drops()
         assert self.rss is not None
         return self.rss
-
-
-def transmitted(end: netns.End) -> int:
-    statistics = json.loads(end.ip("-j", "-s", "link", "show", end.iface))
-    return int(statistics[0]["stats64"]["tx"]["packets"])
 
 
 def received(iface: str) -> int:

@@ -93,15 +93,11 @@ def rest_now_and_then(process: subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
-def sent(end: netns.End) -> int:
-    return int(json.loads(end.ip("-j", "-s", "link", "show", end.iface))[0]["stats64"]["tx"]["packets"])
-
-
 def until_busy(end: netns.End) -> None:
     import netns
 
-    idle = sent(end)
-    netns.until(lambda: sent(end) > idle + 100, "traffic")
+    idle = end.transmitted()
+    netns.until(lambda: end.transmitted() > idle + 100, "traffic")
 
 
 def cost(path: Path, packets: int, runs: int, cores: list[int]) -> None:

@@ -28,6 +28,7 @@ import ctypes
 import fcntl
 import heapq
 import itertools
+import json
 import os
 import re
 import select
@@ -299,6 +300,11 @@ class End(Namespace):
         else:
             self.ip("link", "set", self.iface, "arp", "off", "multicast", "off")
         self.ip("link", "set", self.iface, "up")
+
+    def transmitted(self) -> int:
+        """Packets that the interface has sent."""
+        (link,) = json.loads(self.ip("-j", "-s", "link", "show", self.iface))
+        return int(link["stats64"]["tx"]["packets"])
 
 
 class Wire:

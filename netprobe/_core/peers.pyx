@@ -153,8 +153,8 @@ cdef void count_peers(Addresses a, Peers *peers, int user, int what) noexcept no
     cdef uint8_t fresh[PEERS]
     cdef uint32_t city[PEERS]
     cdef uint32_t asn[PEERS]
-    cdef uint32_t n4 = 0, n6 = 0, n_fresh = 0, i, j
-    cdef uint64_t bit, slot
+    cdef uint32_t n4 = 0, n6 = 0, n_fresh = 0, i
+    cdef uint64_t bit, slot, known
     cdef Peer *peer
     # who is new to the bucket is found without branches, as nobody can predict it
     for i in range(peers.n):
@@ -162,10 +162,10 @@ cdef void count_peers(Addresses a, Peers *peers, int user, int what) noexcept no
         four[n4] = six[n6] = fresh[n_fresh] = <uint8_t>i
         n4 += peer.family == L3_IPV4
         n6 += peer.family != L3_IPV4
-        slot = a.known[peer.hash & a.mask]
-        n_fresh += ((slot ^ peer.hash) > MARKS) | ((slot >> (user * USER_BITS)) & peer.bit == 0)
-    for j in range(n_fresh):
-        peer = &peers.peer[fresh[j]]
+        known = a.known[peer.hash & a.mask]
+        n_fresh += ((known ^ peer.hash) > MARKS) | ((known >> (user * USER_BITS)) & peer.bit == 0)
+    for i in range(n_fresh):
+        peer = &peers.peer[fresh[i]]
         slot = peer.hash & a.mask
         if (a.known[slot] ^ peer.hash) > MARKS:
             meet(a, slot, peer)

@@ -100,6 +100,16 @@ cdef size_t freq_write(const Freq *f, uint8_t *out) noexcept nogil       # items
 cdef int freq_read(Freq *f, int kind, const uint8_t *data, size_t n) noexcept nogil
 cdef void freq_set_seed(uint64_t seed) noexcept nogil                    # sketches made from now on
 
+cdef inline uint32_t home(const Freq *f, uint32_t tag) noexcept nogil:
+    """The cell that a key with this upper half of a hash is looked for in first; not of a dense table."""
+    return (tag * f.salt) >> (31 - f.lg_cur)
+
+
+cdef inline uint32_t limit(int lg) noexcept nogil:
+    """Keys that a table of this size holds."""
+    return 3 * (<uint32_t>1 << lg) // 4
+
+
 cdef inline uint64_t hash_words(const uint64_t *w, size_t n) noexcept nogil:
     """Of the first 32 bytes of a key of n, zeros behind them; the constants are fractional digits of pi."""
     cdef uint64_t h = np_fold_mul(w[0] ^ <uint64_t>0x13198A2E03707344ULL, w[1] ^ <uint64_t>0x243F6A8885A308D3ULL ^ n)
@@ -181,7 +191,7 @@ cdef inline bint freq_settled(const Freq *f, uint32_t n) noexcept nogil:
     """Can n keys of weight 1 come one after another without the door being opened, moved or renewed? Then it does not
     matter whether they are counted at the door first and then inside."""
     if f.door == NULL:
-        return f.active + n <= 3 * (<uint32_t>1 << f.lg_max) // 4
+        return f.active + n <= limit(f.lg_max)
     return f.door_lost != 0 and f.door_sum + n < f.door_end
 
 
@@ -204,7 +214,7 @@ cdef inline void freq_turned(Freq *f, uint32_t n) noexcept nogil:
 
 cdef inline void freq_ask(const Freq *f, uint64_t hash) noexcept nogil:
     """Ask for the cell that a key with this hash is likely to be in; there are cells."""
-    np_prefetch(f.cells + <size_t>((<uint32_t>(hash >> 32) * f.salt) >> (31 - f.lg_cur)) * f.stride)
+    np_prefetch(f.cells + <size_t>home(f, <uint32_t>(hash >> 32)) * f.stride)
 
 
 cdef inline void freq_prefetch(const Freq *f, uint64_t hash) noexcept nogil:
@@ -213,7 +223,7 @@ cdef inline void freq_prefetch(const Freq *f, uint64_t hash) noexcept nogil:
     cdef size_t cell
     if f.cells == NULL:
         return
-    cell = <size_t>((<uint32_t>(hash >> 32) * f.salt) >> (31 - f.lg_cur)) * f.stride
+    cell = <size_t>home(f, <uint32_t>(hash >> 32)) * f.stride
     if f.door != NULL:
         # who is outside gets a cell that has been asked for before: cheaper than a branch
         at = door_counter(f, hash)
@@ -245,7 +255,7 @@ cdef inline void freq_count_word(Freq *f, uint32_t word, uint64_t hash) noexcept
     cdef uint64_t weight
     cdef uint32_t tag, key
     if f.cells != NULL:
-        cell = f.cells + <size_t>((<uint32_t>(hash >> 32) * f.salt) >> (31 - f.lg_cur)) * 16
+        cell = f.cells + <size_t>home(f, <uint32_t>(hash >> 32)) * 16
         memcpy(&weight, cell, 8)
         memcpy(&tag, cell + 8, 4)
         memcpy(&key, cell + 12, 4)
@@ -270,7 +280,7 @@ cdef inline void freq_count_ipv6(Freq *f, const uint8_t *addr, uint64_t hash) no
     cdef uint64_t key[2]
     cdef uint64_t known[2]
     if f.cells != NULL:
-        cell = f.cells + <size_t>((<uint32_t>(hash >> 32) * f.salt) >> (31 - f.lg_cur)) * 32
+        cell = f.cells + <size_t>home(f, <uint32_t>(hash >> 32)) * 32
         memcpy(&weight, cell, 8)
         memcpy(known, cell + 12, 16)
         memcpy(key, addr, 16)
@@ -289,7 +299,7 @@ cdef inline bint freq_hit_geo(Freq *f, uint32_t offset, uint64_t hash) noexcept 
     cdef uint32_t known
     if f.cells == NULL:
         return False
-    cell = f.cells + <size_t>((<uint32_t>(hash >> 32) * f.salt) >> (31 - f.lg_cur)) * 32
+    cell = f.cells + <size_t>home(f, <uint32_t>(hash >> 32)) * 32
     memcpy(&weight, cell, 8)
     memcpy(&known, cell + 12, 4)
     if weight == 0 or known != offset:

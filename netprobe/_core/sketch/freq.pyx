@@ -95,20 +95,12 @@ cdef inline uint32_t cells_of(const Freq *f) noexcept nogil:
     return <uint32_t>2 << f.lg_cur
 
 
-cdef inline uint32_t home(const Freq *f, uint32_t tag) noexcept nogil:
-    return (tag * f.salt) >> (31 - f.lg_cur)
-
-
 cdef inline void copy_cell(const Freq *f, uint8_t *to, const uint8_t *cell) noexcept nogil:
     # constant sizes: a variable one would become a slow string instruction
     if f.stride == 16:
         memcpy(to, cell, 16)
     else:
         memcpy(to, cell, 32)
-
-
-cdef inline uint32_t limit(int lg) noexcept nogil:
-    return 3 * (<uint32_t>1 << lg) // 4
 
 
 cdef void freq_init(Freq *f, int kind, int lg_max) noexcept nogil:
