@@ -248,7 +248,8 @@ class Namespace:
 
         Options: ``--pps=N``, ``--loop=N``, ``--preload-pcap``, ...
         """
-        if not any(option.startswith(("--pps", "--mbps", "--multiplier")) for option in options):
+        paces = ("--topspeed", "--pps", "--mbps", "--multiplier")
+        if not any(option.startswith(paces) for option in options):
             options = ("--topspeed", *options)
         done = self.run("tcpreplay", "--no-flow-stats", "-i", iface or self.iface, *options, os.fspath(path))
         sent = re.search(r"Successful packets:\s+(\d+)", done.stdout)

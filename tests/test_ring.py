@@ -343,11 +343,14 @@ def test_interface_counters_are_those_that_ip_shows() -> None:
 
 
 @pytest.mark.tool("tcpreplay")
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize(("workers", "pace"), [(1, "--topspeed"), (3, "--topspeed"), (3, "--pps=1500")])
 def test_workers_hold_batches_side_by_side(
-    workers: int, captures: Path, monkeypatch: pytest.MonkeyPatch
+    workers: int, pace: str, captures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Several threads hold batches of a small ring, and count what the file has."""
+    """Several threads hold batches of a small ring, and count what the file has.
+
+    The slow pace gives a block per batch: nobody may sit on four while it waits for the next.
+    """
     path = captures / "demo.pcap"
     rounds = 8
     settings = {"handlers": "net", "hosts": "10.77.0.2/32,fd77::2/128", "periods": 1}
@@ -370,7 +373,7 @@ def test_workers_hold_batches_side_by_side(
         worker.start()
         sent = 0
         for _ in range(rounds):
-            sent += sender.replay(path)
+            sent += sender.replay(path, pace)
             netns.until(lambda sent=sent: capture.source.counters()["delivered"] == sent, "all are read")
         capture.close()
         worker.join(netns.DEADLINE)

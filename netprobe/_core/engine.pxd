@@ -163,6 +163,7 @@ cdef class Engine:
     cdef int locks
     cdef uint64_t next_frame
     cdef uint64_t start_frame          # where this capture's slots begin
+    cdef uint32_t ahead                # batches framed before a worker consumes what is there for it
     cdef int framing, ended, stopping
     cdef int arrived
     cdef uint64_t rotated

@@ -17,6 +17,7 @@ from netprobe._core.decode cimport (
 from netprobe._core.dns_stream cimport dns_stream_segment
 from netprobe._core.fragment cimport frag_feed, frag_free, frag_init, frag_release
 from netprobe._core.handler cimport MAX_BLOCKS, Accumulator, BgpMsg, Work
+from netprobe._core.live cimport LiveSource
 from netprobe._core.packet cimport (
     APP_BGP, APP_DHCP, APP_DHCP6, APP_DNS, L3_IPV4, PF_CUT, PF_FRAG, PF_SYNTHETIC, PF_TUNNEL, PROTO_TCP, PROTO_UDP,
     RF_DEEP, Packet, RawPacket, mix64,
@@ -35,7 +36,7 @@ cdef enum:
     STEP_BATCHES = 256                 # between looks at Python's signals
     LOCK_SPINS = 1000
     WAIT_SPINS = 4000                  # about 100 us
-    AHEAD_SLOTS = 4                    # framed before what is there is consumed
+    AHEAD_SLOTS = 4                    # of a file: framed before what is there is consumed
     PREFETCH = 4
 
 cdef enum:
@@ -198,6 +199,8 @@ cdef class Engine:
         self.ended = 0
         self.stopping = 0
         self.start_frame = self.next_frame
+        # who waits for live packets must not sit on blocks that the kernel wants back meanwhile
+        self.ahead = 0 if isinstance(reader, LiveSource) else AHEAD_SLOTS
 
     def step(self):
         """Work through up to STEP_BATCHES batches in this thread. False: the input has ended or is silent."""
@@ -574,7 +577,7 @@ cdef class Engine:
             ahead = &self.slots[self.next_frame % SLOTS]
             # Framing is the one serial part: keep it going. Who frames a batch decodes it too, while it is in its cache.
             if (not self.framing and not self.ended and not self.stopping and ahead.state == SLOT_FREE
-                    and (self.next_frame < seq + AHEAD_SLOTS or slot.state != SLOT_DECODED)):
+                    and (self.next_frame < seq + self.ahead or slot.state != SLOT_DECODED)):
                 self.framing = 1
                 pthread_mutex_unlock(&self.mutex)
                 ahead.rotate = 0
