@@ -180,7 +180,9 @@ def test_no_such_interface(alone: netns.Namespace) -> None:
 @root
 def test_bad_filter_and_hosts(alone: netns.Namespace) -> None:
     assert "udp and and" in refused(alone, "-b", "udp and and", "lo")
-    assert "10.0.0.0/99" in refused(alone, "-H", "10.0.0.0/99", "lo")
+    done = run("-H", "10.0.0.0/99", "lo")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "pktvisord: -H '10.0.0.0/99': invalid CIDR: 10.0.0.0/99\n"
 
 
 @root

@@ -392,6 +392,13 @@ START = "policy [p] failed to start: "
             ),
             ["p.handlers", "num_periods", "3 and 5", "window_config"],
         ),
+        # groups, which need not stand in metric_groups
+        (with_module("{type: net, config: {enable: 5}}"), ["a.config.enable", "5 is a number", "counters"]),
+        (with_module("{type: net, filter: {disable: [counter]}}"), ["filter.disable[0]", "'counter'"]),
+        (
+            with_handlers("{window_config: {enable: [counters, tops]}, modules: {a: {type: net}}}"),
+            ["handlers.window_config.enable[1]", "'tops'", "expected one of all, cardinality"],
+        ),
         # inputs
         (on_pcap("{config: {ifac: x}}"), ["input.config.ifac", "unknown key", "iface, bpf"]),
         (on_pcap("{filter: {only_hosts: [a]}}"), ["input.filter.only_hosts", "unknown key"]),
@@ -519,6 +526,12 @@ def test_unknown_policy(manager: Manager) -> None:
 def test_no_yaml(manager: Manager, text: str) -> None:
     for kind in ("tap", "policy"):
         assert type(refused(manager, kind, text)) is ConfigError
+
+
+def test_tabs(manager: Manager) -> None:
+    """What everybody does once, and the parser words for those who wrote it."""
+    error = refused(manager, "policy", "visor:\n  # ü\n\tpolicies: {}\n")
+    assert str(error) == "line 3: no valid YAML: a tab, expected blanks (column 1)"
 
 
 def test_no_utf8(manager: Manager) -> None:

@@ -74,6 +74,16 @@ def _host(text: str) -> str:
     return text[1:-1] if text.startswith("[") and text.endswith("]") else text
 
 
+def _hosts(text: str) -> str:
+    from netprobe.hosts import parse_hosts
+
+    try:
+        parse_hosts(text)
+    except ConfigError as problem:
+        raise BadValue(str(problem)) from None
+    return text
+
+
 def _style(text: str) -> str:
     if text in PROM_STYLES:
         return text
@@ -86,7 +96,7 @@ def _count(
     wanted = wanted or (f"{low} to {high}" if high is not None else f"{low} or more")
 
     def read(text: str) -> int:
-        digits = text.removeprefix("-").removeprefix("+")
+        digits = text[1:] if text[:1] in ("-", "+") else text
         if not (digits.isascii() and digits.isdigit()) or len(digits) > 18:
             raise BadValue(f"not a whole number, expected {wanted}")
         value = int(text)
@@ -122,7 +132,7 @@ class Options:
 
     iface: str | None = _value("IFACE", _text, key=None)
     bpf: str = _value("-b", str, "", key=None)
-    host_spec: str = _value("-H", str, "", key=None)
+    host_spec: str = _value("-H", _hosts, "", key=None)
     ring_mb: int | None = _value("--ring-mb", _count(1, 2048), None, key=None)
     config: str | None = _value("--config", _path, key=None)
 
@@ -259,6 +269,9 @@ def _configured(setting: Setting, node: Node | None) -> Any:
         return None
     if not node.is_scalar:
         raise node.error(f"{node.describe()}, expected one value")
+    if "\0" in node.text:
+        # nothing that the system is asked for may hold one
+        raise node.error(f"{node.text!r}: a zero byte, expected text without")
     try:
         return setting.read(node.text)
     except BadValue as problem:

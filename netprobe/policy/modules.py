@@ -244,6 +244,8 @@ def _problem(node: Node | None, key: str, text: str) -> ConfigError:
 
 def _check(table: HandlerTable, settings: Mapping[str, Any], node: Node | None) -> None:
     known = (*table.options, *WINDOW_KEYS)
+    # pktvisor takes the lists of groups here too
+    _check_groups(table, {key: settings[key] for key in GROUP_KEYS if key in settings}, node)
     for key, value in settings.items():
         if key in GROUP_KEYS or key in INTERNAL_KEYS:
             continue

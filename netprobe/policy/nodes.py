@@ -217,7 +217,7 @@ def parse(data: str | bytes, source: str = "") -> Node | None:
         # JSON may be indented with tabs, YAML may not
         root = _from_json(text, source)
         if root is None:
-            raise _no_yaml(error, source) from None
+            raise _no_yaml(error, source, text) from None
     except ValueError as error:
         if isinstance(error, ConfigError):
             raise
@@ -256,7 +256,7 @@ def _decoded(data: str | bytes, source: str) -> str:
         raise ConfigError(f"{at}: byte {data[error.start]:#04x} is no UTF-8 text") from None
 
 
-def _no_yaml(error: yaml.YAMLError, source: str) -> ConfigError:
+def _no_yaml(error: yaml.YAMLError, source: str, document: str) -> ConfigError:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
     context = getattr(error, "context", None)
@@ -264,6 +264,8 @@ def _no_yaml(error: yaml.YAMLError, source: str) -> ConfigError:
     if mark is None:
         return ConfigError(f"{_at(source)}no valid YAML: {shortened(text)}")
     at = f"{source}:{mark.line + 1}" if source else f"line {mark.line + 1}"
+    if "start any token" in text and document[mark.index : mark.index + 1] == "\t":
+        text = "a tab, expected blanks"
     return ConfigError(f"{at}: no valid YAML: {shortened(text)} (column {mark.column + 1})")
 
 
