@@ -98,7 +98,14 @@ EXIT_USAGE = 255
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; the result is its exit code."""
-    keep_standard_streams()
+    try:
+        keep_standard_streams()
+        return _main(argv)
+    except KeyboardInterrupt:
+        return 0
+
+
+def _main(argv: list[str] | None) -> int:
     program = called_name("pktvisord")
     usage = USAGE.replace("{prog}", program)
     from netprobe.errors import NetprobeError
@@ -127,8 +134,6 @@ def main(argv: list[str] | None = None) -> int:
         # yaml, for one: what only an agent needs is an extra of the package
         print(f"{program}: {problem}: pip install 'netprobe-suite[agent]'", file=sys.stderr)
         return EXIT_FAILURE
-    except KeyboardInterrupt:
-        return 0
 
 
 def _settings(arguments: dict[str, Any]) -> tuple[Options, Document | None, list[str]]:

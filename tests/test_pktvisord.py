@@ -349,7 +349,8 @@ def test_stops_on_signals(how: int, alone: netns.Namespace) -> None:
 
 
 @root
-def test_start_can_be_interrupted(alone: netns.Namespace, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_start_can_be_interrupted(how: int, alone: netns.Namespace, tmp_path: Path) -> None:
     """A name server that does not answer must not make Ctrl-C useless."""
     code = (
         "import socket, sys, time\n"
@@ -360,8 +361,22 @@ def test_start_can_be_interrupted(alone: netns.Namespace, tmp_path: Path) -> Non
     agent = Agent(alone, "--pid-file", str(pid_file), "lo", program=[sys.executable, "-c", code], start=False)
     agent.wait_log("asking")
     assert pid_file.exists()
-    assert agent.stop(signal.SIGINT) == 0
+    # whoever reloads too soon, and a terminal that closes, do no harm
+    agent.send(signal.SIGHUP)
+    assert agent.stop(how) == 0
+    assert agent.program.stdout.endswith("exit with success\n")
     assert not pid_file.exists()
+
+
+def test_interrupted_while_the_command_line_is_read() -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from netprobe.cli import pktvisord\n"
+        "pktvisord.parse = lambda *a: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.exit(pktvisord.main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "lo"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @root
@@ -857,8 +872,30 @@ def test_a_broken_file_changes_nothing(text: str | None, alone: netns.Namespace,
 
 
 @root
+def test_a_fifo_is_read_once(alone: netns.Namespace, tmp_path: Path) -> None:
+    """Nobody writes it again, and the thread that would wait for that is the one that hears signals."""
+    path, fifo = mock_config(tmp_path, "one"), tmp_path / "fifo"
+    os.mkfifo(fifo)
+    agent = Agent(alone, "--config", str(fifo), start=False)
+    fifo.write_text(path.read_text())
+    agent.wait_log("web server listening")
+    agent.send(signal.SIGHUP)
+    agent.wait_log(rf"the old configuration stays: {fifo}: is no plain file")
+    assert agent.stop() == 0
+
+
+@root
 def test_sighup_without_anything_to_read_is_the_end(alone: netns.Namespace) -> None:
     assert Agent(alone, "lo").stop(signal.SIGHUP) == 0
+
+
+@root
+def test_sighup_under_nohup_is_nothing(alone: netns.Namespace) -> None:
+    agent = Agent(alone, "-v", "lo", program=["nohup", *PKTVISORD])
+    agent.send(signal.SIGHUP)
+    assert agent.request("policies/default").status == 200
+    assert agent.stop(signal.SIGTERM) == 0
+    assert ("info", "stopping: SIGTERM") in agent.log
 
 
 @root

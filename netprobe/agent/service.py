@@ -79,6 +79,9 @@ def run(arguments: Mapping[str, Any], options: Options, document: Document | Non
         LOG.warning(note)
     service = Service(arguments, options, document, log, base)
     try:
+        # a reload, or the end of the terminal, waits until everything runs
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
+        signal.signal(signal.SIGTERM, service.interrupt)
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, service.interrupt)
         # what loads stays, and need not be looked through for garbage again and again, now or later
@@ -180,7 +183,10 @@ class Service:
         from netprobe.policy.manager import Manager
 
         if options.pid_file:
+            # who interrupts must find it written down, or it would stay
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             self._pid_file = PidFile(options.pid_file)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
         token = read_token(options.admin_token_file) if options.admin_token_file else None
         self._manager = manager = Manager(
             geo=self._geo(),
@@ -213,7 +219,7 @@ class Service:
         self._start_web(listener, token)
 
     def interrupt(self, number: int, frame: object) -> None:
-        """SIGINT during the start. What happens to import just then may swallow the exception."""
+        """SIGINT or SIGTERM during the start. What happens to import just then may swallow the exception."""
         self._interrupted = True
         raise KeyboardInterrupt
 
@@ -260,7 +266,7 @@ class Service:
         from netprobe.agent.preload import load_late
 
         # a signal that the parent ignores (nohup) would never reach us
-        signal.signal(signal.SIGHUP, lambda number, frame: None)
+        hangup_ignored = signal.signal(signal.SIGHUP, lambda number, frame: None) == signal.SIG_IGN
         self.notifier.ready()
         load_late()
         while True:
@@ -268,6 +274,8 @@ class Service:
             ending = self._asked_to_stop or self._failure is not None
             if number == signal.SIGHUP and not ending and self._has_something_to_reload():
                 self._reload()
+                continue
+            if number == signal.SIGHUP and not ending and hangup_ignored:
                 continue
             self.notifier.stopping()
             if self._failure is not None:
@@ -303,6 +311,9 @@ class Service:
         path = self.options.config
         if path is None or self._manager is None:
             return
+        if Path(path).exists() and not Path(path).is_file():
+            # a FIFO would hold up this thread, the one that hears SIGTERM, until somebody writes
+            raise ConfigError(f"{path}: is no plain file, expected one that can be read again")
         document = read_config(path)
         config, notes = section(document)
         options = Options.merge(self._arguments, config, self._base)
