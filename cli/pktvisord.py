@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netprobe._version import __version__
-from netprobe.agent.daemon import keep_standard_streams
 
-from ._docopt import UsageError, called_name, parse
-from ._pipe import drop_output
+# the rest is imported below, where Ctrl-C leaves no traceback
 
 if TYPE_CHECKING:
     from netprobe.agent.options import Options
@@ -99,6 +96,8 @@ EXIT_USAGE = 255
 def main(argv: list[str] | None = None) -> int:
     """Run the program; the result is its exit code."""
     try:
+        from netprobe.agent.daemon import keep_standard_streams
+
         keep_standard_streams()
         return _main(argv)
     except KeyboardInterrupt:
@@ -106,9 +105,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(argv: list[str] | None) -> int:
+    from netprobe.errors import NetprobeError
+
+    from ._docopt import UsageError, called_name, parse
+
     program = called_name("pktvisord")
     usage = USAGE.replace("{prog}", program)
-    from netprobe.errors import NetprobeError
 
     try:
         arguments = parse(usage, sys.argv[1:] if argv is None else argv, f"pktvisor {__version__}")
@@ -138,6 +140,8 @@ def _main(argv: list[str] | None) -> int:
 
 def _settings(arguments: dict[str, Any]) -> tuple[Options, Document | None, list[str]]:
     """Options, the configuration file, and what about it is worth a log line."""
+    from pathlib import Path
+
     from netprobe.agent.options import Options, read_config, section
 
     base = Path.cwd()
@@ -153,6 +157,8 @@ def _show(text: str, code: int) -> int:
         print(text, end="", flush=True)
     except OSError:
         # whoever reads has gone
+        from ._pipe import drop_output
+
         drop_output()
     return code
 

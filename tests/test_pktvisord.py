@@ -371,8 +371,8 @@ def test_start_can_be_interrupted(how: int, alone: netns.Namespace, tmp_path: Pa
 def test_interrupted_while_the_command_line_is_read() -> None:
     code = (
         "import os, signal, sys\n"
-        "from netprobe.cli import pktvisord\n"
-        "pktvisord.parse = lambda *a: os.kill(os.getpid(), signal.SIGINT)\n"
+        "from netprobe.cli import _docopt, pktvisord\n"
+        "_docopt.parse = lambda *a: os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.exit(pktvisord.main())"
     )
     done = subprocess.run([sys.executable, "-c", code, "lo"], capture_output=True, text=True, timeout=60)
@@ -380,15 +380,30 @@ def test_interrupted_while_the_command_line_is_read() -> None:
 
 
 @root
-def test_an_interrupt_that_is_swallowed_is_remembered(alone: netns.Namespace) -> None:
-    """What happens to import when Ctrl-C comes may go on as if nothing had been."""
+def test_interrupted_while_it_forks(alone: netns.Namespace) -> None:
+    """Python calls functions of its own around a fork, and prints what they raise."""
+    code = (
+        "import os, signal, sys\n"
+        "os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGTERM))\n"
+        "from netprobe.cli.pktvisord import main\nsys.exit(main())"
+    )
+    agent = Agent(alone, "lo", program=[sys.executable, "-c", code], start=False)
+    assert agent.program.wait() == 0
+    assert agent.log == [("info", "exit with success")]
+    assert agent.program.stderr == ""
+
+
+@root
+@pytest.mark.parametrize("then", ["return real(*a, **k)", "raise ImportError('half of a module')"])
+def test_an_interrupt_that_is_swallowed_is_remembered(then: str, alone: netns.Namespace) -> None:
+    """What happens to import when Ctrl-C comes may go on as if nothing had been, or fail in its own words."""
     code = (
         "import os, signal, socket, sys\n"
         "real = socket.getaddrinfo\n"
         "def swallow(*a, **k):\n"
         "    try:\n        os.kill(os.getpid(), signal.SIGINT)\n"
         "    except KeyboardInterrupt:\n        print('swallowed', flush=True)\n"
-        "    return real(*a, **k)\n"
+        f"    {then}\n"
         "socket.getaddrinfo = swallow\n"
         "from netprobe.cli.pktvisord import main\nsys.exit(main())"
     )

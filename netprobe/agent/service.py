@@ -89,11 +89,12 @@ def run(arguments: Mapping[str, Any], options: Options, document: Document | Non
         service.start()
         gc.freeze()
         gc.enable()
-    except KeyboardInterrupt:
-        service.stop()
-        LOG.info("exit with success")
-        return 0
-    except Exception as problem:
+    except (KeyboardInterrupt, Exception) as problem:
+        # import may make another error of an interrupt, or none at all
+        if service.interrupted or isinstance(problem, KeyboardInterrupt):
+            service.stop()
+            LOG.info("exit with success")
+            return 0
         text = _reason(problem)
         service.stop()
         service.notifier.failed(text)
@@ -159,7 +160,7 @@ class Service:
         self._log = log
         self._base = base
         self._failure: str | None = None
-        self._interrupted = False
+        self.interrupted = False
         self._asked_to_stop = False
         self._pid_file: PidFile | None = None
         self._manager: Manager | None = None
@@ -178,15 +179,16 @@ class Service:
         LOG.debug("netprobe %s starts as process %d", __version__, os.getpid())
         check_installed()
         user = find_user(options.user) if options.user else None
-        trial = Trial(user)
+        with _held_back():
+            # in what Python does around a fork an interrupt would end as a traceback
+            trial = Trial(user)
         from netprobe.agent.listening import Listener
         from netprobe.policy.manager import Manager
 
         if options.pid_file:
-            # who interrupts must find it written down, or it would stay
-            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-            self._pid_file = PidFile(options.pid_file)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
+            with _held_back():
+                # who interrupts must find it written down, or it would stay
+                self._pid_file = PidFile(options.pid_file)
         token = read_token(options.admin_token_file) if options.admin_token_file else None
         self._manager = manager = Manager(
             geo=self._geo(),
@@ -206,7 +208,7 @@ class Service:
         # from here on there are threads, and all but the main one must never see these; up to here whoever is
         # tired of waiting for a name server may interrupt
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        if self._interrupted:
+        if self.interrupted:
             raise KeyboardInterrupt
         kept = drop(user)
         LOG.debug("capabilities left: %s", ", ".join(map(str, kept)) or "none")
@@ -220,7 +222,7 @@ class Service:
 
     def interrupt(self, number: int, frame: object) -> None:
         """SIGINT or SIGTERM during the start. What happens to import just then may swallow the exception."""
-        self._interrupted = True
+        self.interrupted = True
         raise KeyboardInterrupt
 
     def _start_web(self, listener: Listener, token: str | None) -> None:
@@ -377,6 +379,16 @@ def _pusher(manager: Manager, options: Options) -> OtlpPusher:
     return OtlpPusher(
         manager, options.otel_host, options.otel_port, options.otel_path, options.otel_interval, tls=tls
     )
+
+
+@contextlib.contextmanager
+def _held_back() -> Iterator[None]:
+    """Signals that interrupt the start come when this is over."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
 
 
 @contextlib.contextmanager
