@@ -7,6 +7,7 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import policy_fakes
@@ -15,6 +16,7 @@ from netns import until
 
 import netprobe
 from netprobe.errors import ConfigError, ExistsError, InputError, NotFoundError, PeriodError
+from netprobe.policy import running
 
 TEXT = """
 version: "1.0"
@@ -59,6 +61,21 @@ def test_windows() -> None:
     # what was taken stays
     assert whole.to_dict()["4m"]["packets"]["total"] >= 5
     assert not agent.policies
+
+
+def test_before_anything_has_come(captures: Path) -> None:
+    """The thread that reads a file may start long after somebody has asked."""
+
+    class Late(running.InputStream):
+        def start(self) -> None:
+            pass
+
+    text = TEXT.replace("{pcap_source: mock,", f"{{pcap_file: {captures}/demo.pcap,")
+    runtime = SimpleNamespace(InputStream=Late, HandlerSet=running.HandlerSet)
+    with netprobe.Agent(text, runtime=runtime) as agent:
+        for summary in (agent.bucket(0), agent.window()):
+            assert summary.packets == 0
+            assert list(summary.to_dict().values()) == [{}]
 
 
 def test_a_summary_is_one_like_any_other() -> None:

@@ -237,7 +237,8 @@ def _number(period: str | int) -> int:
 def _packets(windows: list[HandlerWindow]) -> int:
     """Packets that the first handler saw which sees all of them."""
     for window in windows:
-        block = window.blocks[0]
+        # none: nothing has come yet
+        block = window.blocks[0] if window.blocks else None
         for name in ("events", "observed_packets") if window.table.type == "net" else ():
             if block is not None and name in window.index:
                 return block.counter(window.index[name])
