@@ -173,7 +173,8 @@ def test_paths_are_absolute_before_the_directory_changes() -> None:
 def test_paths_in_taps_and_policies_too() -> None:
     document = document_of(
         "visor:\n  taps:\n    a: {input_type: pcap, config: {pcap_file: x.pcap, iface: eth0}}\n    b: 3\n"
-        "  policies:\n    p: {input: {tap: a, config: {pcap_file: /y.pcap}}}\n    q: {input: [1]}\n"
+        "  policies:\n    p: {input: {tap: a, config: {pcap_file: /y.pcap}, filter: {pcap_file: z}}}\n"
+        "    q: {input: [1]}\n"
     )
     options_module.absolute_paths(document, Path("/base"))
     root = document.root
@@ -181,8 +182,9 @@ def test_paths_in_taps_and_policies_too() -> None:
     visor = root.entries["visor"].entries
     assert visor["taps"].entries["a"].entries["config"].entries["pcap_file"].text == "/base/x.pcap"
     assert visor["taps"].entries["a"].entries["config"].entries["iface"].text == "eth0"
-    policy = visor["policies"].entries["p"].entries["input"].entries["config"]
-    assert policy.entries["pcap_file"].text == "/y.pcap"
+    policy = visor["policies"].entries["p"].entries["input"].entries
+    assert policy["config"].entries["pcap_file"].text == "/y.pcap"
+    assert policy["filter"].entries["pcap_file"].text == "/base/z"
 
 
 BAD_VALUES = [

@@ -316,7 +316,11 @@ def section(document: Document) -> tuple[dict[str, Node], list[str]]:
 def absolute_paths(document: Document, base: Path) -> None:
     """Make the paths in taps and policies absolute, for a process that changes its directory."""
     visor = document.root.get("visor") if document.root is not None else None
-    for kind, way in (("taps", ("config",)), ("policies", ("input", "config"))):
+    for kind, way in (
+        ("taps", ("config",)),
+        ("policies", ("input", "config")),
+        ("policies", ("input", "filter")),
+    ):
         part = visor.get(kind) if visor is not None else None
         for node in part.entries.values() if part is not None else ():
             inner: Node | None = node
