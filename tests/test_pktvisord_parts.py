@@ -681,6 +681,25 @@ def test_pid_file(tmp_path: Path) -> None:
     PidFile(str(path)).remove()
 
 
+def test_pid_file_that_its_last_holder_removes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between our opening it and our locking it."""
+    path = tmp_path / "agent.pid"
+    before = [PidFile(str(path))]
+    lock = fcntl.flock
+
+    def late(fd: int, how: int) -> None:
+        if before:
+            before.pop().remove()
+        lock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    held = PidFile(str(path))
+    assert path.read_text() == f"{os.getpid()}\n"
+    with pytest.raises(ConfigError, match="holds it"):
+        PidFile(str(path))
+    held.remove()
+
+
 def test_pid_file_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^pid file .*/no/where: no such file or directory$"):
         PidFile(str(tmp_path / "no" / "where"))

@@ -17,6 +17,8 @@ __all__ = ["Launch", "PidFile", "daemonize", "keep_standard_streams"]
 #: what the child creates is for itself and its group
 UMASK = 0o027
 MAX_REPORT = 1 << 16
+#: to get hold of a pid file that others remove
+TRIES = 5
 
 
 class Launch:
@@ -132,9 +134,26 @@ class PidFile:
 
     def __init__(self, path: str) -> None:
         """Take the file. ConfigError when it cannot be written or another agent holds it."""
+        self.path = path
+        self._take()
+        # an agent that ends may have removed it meanwhile: what is locked then is a file that nobody sees
+        for _ in range(TRIES):
+            if self._is_there():
+                break
+            os.close(self._fd)
+            self._take()
+        try:
+            os.fchmod(self._fd, 0o644)
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
+        except OSError as problem:
+            os.close(self._fd)
+            raise ConfigError(f"pid file {path}: {(problem.strerror or str(problem)).lower()}") from None
+
+    def _take(self) -> None:
         import fcntl
 
-        self.path = path
+        path = self.path
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         except OSError as problem:
@@ -147,13 +166,12 @@ class PidFile:
             raise ConfigError(
                 f"pid file {path}: process {holder or '?'} holds it, is an agent running?"
             ) from None
+
+    def _is_there(self) -> bool:
         try:
-            os.fchmod(self._fd, 0o644)
-            os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
-        except OSError as problem:
-            os.close(self._fd)
-            raise ConfigError(f"pid file {path}: {(problem.strerror or str(problem)).lower()}") from None
+            return os.path.samestat(os.stat(self.path), os.fstat(self._fd))  # noqa: PTH116
+        except OSError:
+            return False
 
     def remove(self) -> None:
         """Take the file away; one that may not be removed is emptied."""
