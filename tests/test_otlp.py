@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,23 @@ def test_retry_after(receiver: Receiver, push: Any) -> None:
     assert receiver.times[1] - receiver.times[0] >= 1
 
 
+def test_retry_after_a_date(receiver: Receiver, push: Any) -> None:
+    asked = time.time() + 2
+    receiver.plan, receiver.more_headers = [503], {"Retry-After": formatdate(asked, usegmt=True)}
+    push(demo_manager(), receiver.port)
+    assert until(lambda: receiver.requests)
+    assert time.time() >= int(asked)
+
+
+@pytest.mark.parametrize("value", ["9" * 400, "9" * 5000, "soon", "-1", "Wed, 31 Feb 2026 07:28:00 GMT"])
+def test_no_retry_after_ends_the_pushing(receiver: Receiver, push: Any, value: str) -> None:
+    receiver.plan, receiver.more_headers = [503], {"Retry-After": value}
+    pusher = push(demo_manager(), receiver.port)
+    assert until(lambda: pusher.failed_attempts)
+    # whether it waits for very long or not, it renders on
+    assert until(lambda: len(pusher._queue) > 1 or len(receiver.requests) > 1)
+
+
 def test_pause_begins_when_an_attempt_ends(push: Any) -> None:
     """A receiver that takes connections and says nothing is not asked again at once."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -443,4 +461,7 @@ def test_bad_settings(certificates: Path, tmp_path: Path) -> None:
         OtlpPusher(demo_manager(), interval=0)
     with pytest.raises(ConfigError, match="path"):
         OtlpPusher(demo_manager(), path="v1/metrics")
+    for host in ("", "a..b", "x" * 64, "a b", "a\nb", "\udcff", "http://collector"):
+        with pytest.raises(ConfigError, match=r"host .*: expected a name or an address"):
+            OtlpPusher(demo_manager(), host)
     assert OtlpPusher(demo_manager(), "::1", 1).url == "http://[::1]:1/v1/metrics"

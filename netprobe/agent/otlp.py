@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 
 from netprobe.agent.faces import ManagerFace, geo_of, policies_of
 from netprobe.errors import ConfigError, PeriodError
@@ -84,6 +85,8 @@ class OtlpPusher:
             raise ConfigError(f"OTLP interval: {interval}, expected more than 0 seconds")
         if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path:
             raise ConfigError(f"OTLP path {path!r}: expected for example /v1/metrics")
+        if not _is_host(host):
+            raise ConfigError(f"OTLP host {host!r}: expected a name or an address")
         self._manager = manager
         self._host, self._port, self._path = host, port, path
         self._interval = float(interval)
@@ -294,6 +297,15 @@ def _client_context(tls: tuple[str, str] | None, ca: str | None) -> ssl.SSLConte
     return context
 
 
+def _is_host(name: str) -> bool:
+    """Could a name server know this?"""
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        return False
+    return bool(name) and name.isprintable() and not set(name) & set(" /?#@[]")
+
+
 def _words(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the receiver's certificate is not trusted: {error.verify_message}"
@@ -307,9 +319,11 @@ def _words(error: Exception) -> str:
 
 
 def _seconds(header: str | None) -> float:
-    """Of a Retry-After header; its other form, a date, counts as not given."""
-    with contextlib.suppress(TypeError, ValueError):
-        return max(float(int(header or "")), 0.0)
+    """From now, of a Retry-After header, which is a number or a date; anything else counts as not given."""
+    with contextlib.suppress(ValueError, OverflowError):
+        if header and header.strip().isdecimal():
+            return float(header)
+        return max(parsedate_to_datetime(header or "").timestamp() - time.time(), 0.0)
     return 0.0
 
 
