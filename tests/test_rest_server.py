@@ -385,6 +385,7 @@ def test_why_it_is_no_http(server: Running) -> None:
     answer = server.send(b"GET / HTTP/1.1\r\n\r\n")
     assert answer.endswith(b"not HTTP/1.1: Missing mandatory Host: header")
     assert re.search(rb"\r\n[Dd]ate: \w{3}, \d", answer)
+    assert server.send(b"GET /metrics\r\n\r\n").endswith(b"not HTTP/1.1: illegal request line")
 
 
 def test_http_1_0(server: Running) -> None:
@@ -568,6 +569,31 @@ def test_pipelining(server: Running) -> None:
     assert statuses(server.send(data + LAST)) == [200, 404, 500, 200] * 50 + [200]
     assert statuses(server.send(GET * 3 + b"rubbish\r\n\r\n" + GET)) == [200, 200, 200, 400]
     still_serves(server)
+
+
+@pytest.mark.parametrize("more", [b"", GET[:-2], POST + b"Content-Length: 9\r\n\r\nvisor"])
+def test_clients_that_send_no_more(server: Running, caplog: Any, more: bytes) -> None:
+    """`printf ... | nc -N localhost 10853`: who has asked completely is answered."""
+    ask = b"GET /api/v1/taps HTTP/1.1\r\nHost: a\r\n\r\n"
+    for times in (1, 3):
+        with server.connect() as connection:
+            connection.sendall(ask * times + more)
+            connection.shutdown(socket.SHUT_WR)
+            assert statuses(read_all(connection)) == [200] * times
+    assert not [record for record in caplog.records if record.exc_info]
+    assert until(lambda: server.app.health.connections() == 0)
+
+
+@pytest.mark.tool("openssl")
+def test_tls_clients_that_send_no_more(manager: Any, pairs: Path, caplog: Any) -> None:
+    with running(manager, tls=(str(pairs / "a.pem"), str(pairs / "a.key"))) as server:
+        context = ssl._create_unverified_context()
+        with context.wrap_socket(server.connect()) as connection:
+            connection.sendall(GET)
+            connection.shutdown(socket.SHUT_WR)
+            read_all(connection)
+        assert until(lambda: server.app.health.connections() == 0)
+    assert not caplog.records
 
 
 def test_pipelining_of_small_bodies(server: Running) -> None:

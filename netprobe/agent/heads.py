@@ -44,7 +44,8 @@ class Connection(h11.Connection):
             event = super().next_event()
             return self._checked(event) if isinstance(event, h11.Request) else event
         except h11.RemoteProtocolError as problem:
-            self.refusal = (problem.error_status_hint, str(problem))
+            # without the line itself, which h11 quotes in Python's words
+            self.refusal = (problem.error_status_hint, str(problem).partition(": bytearray(")[0])
             raise
 
     def _checked(self, request: h11.Request) -> h11.Request:

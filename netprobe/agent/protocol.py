@@ -98,6 +98,8 @@ class GuardedProtocol(H11Protocol):
         self._phase = Phase.HEAD
         self._placed = False
         self._lingered = 0
+        # the client sends no more
+        self._ended = False
 
     # --- coming and going ---
 
@@ -151,6 +153,13 @@ class GuardedProtocol(H11Protocol):
         if self._phase is Phase.LINGER and self.conn.their_state is h11.IDLE:
             self._rest()
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """True keeps the way back open: what was asked for completely is still answered, as to `nc -N`."""
+        self._ended = True
+        # TLS has no end of one direction here
+        answering = self._phase is Phase.REQUEST and self.conn.their_state is not h11.SEND_BODY
+        return answering and self.scheme == "http"
+
     def handle_events(self) -> None:
         before = self.cycle
         super().handle_events()
@@ -170,6 +179,8 @@ class GuardedProtocol(H11Protocol):
         super().on_response_complete()
         # uvicorn's own timer would close the connection earlier
         self._unset_keepalive_if_required()
+        if self._ended and self._phase is Phase.IDLE:
+            self.transport.close()
 
     def _rest(self) -> None:
         self.places.waiting[self] = None
