@@ -663,6 +663,10 @@ def test_an_interface_that_returns_is_opened_again(alone: netns.Namespace) -> No
     agent.wait_total(DEMO_PACKETS)
     alone.ip("link", "del", "back0")
     agent.wait_log(r"\[warning\] .*interface back0 is gone")
+    # it waits for a cable, and says so
+    (name,) = agent.json("policies/default")["default"]["input"]
+    ready = agent.request("/readyz")
+    assert (ready.status, ready.text) == (200, f"ready\ninterface down or gone: {name}\n")
     wire()
     agent.wait_log(r"interface back0 is up")
     alone.replay(DEMO, iface="back1")

@@ -456,6 +456,9 @@ def test_strings_that_json_cannot_have(manager: Any, user: Running) -> None:
 def test_health(manager: Any, user: Running) -> None:
     assert get(user, "/healthz").text == "ok\n"
     assert (get(user, "/readyz").status_code, get(user, "/readyz").text) == (200, "ready\n")
+    manager.inputs["default-0a"].interface_up = False
+    answer = get(user, "/readyz")
+    assert (answer.status_code, answer.text) == (200, "ready\ninterface down or gone: default-0a\n")
     manager.inputs["default-0a"].running = False
     assert (get(user, "/readyz").status_code, get(user, "/readyz").text) == (503, "not running: default-0a\n")
 

@@ -281,14 +281,13 @@ class _Api:
         return text("ok\n")
 
     def readyz(self) -> Answer:
-        still = [
-            name
-            for name, found in inputs_of(self._manager).items()
-            if not (found.running or getattr(found, "ended", False))
-        ]
+        inputs = sorted(inputs_of(self._manager).items())
+        still = [name for name, found in inputs if not (found.running or getattr(found, "ended", False))]
         if still:
-            return text(f"not running: {', '.join(sorted(still))}\n", 503)
-        return text("ready\n")
+            return text(f"not running: {', '.join(still)}\n", 503)
+        # a cable is waited for: no restart would bring it back, and the other inputs count on
+        down = [name for name, found in inputs if found.running and not found.interface_up]
+        return text("ready\n" + (f"interface down or gone: {', '.join(down)}\n" if down else ""))
 
     def openapi(self) -> Answer:
         if self._document is None:
