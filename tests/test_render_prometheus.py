@@ -176,6 +176,8 @@ def test_numbers(value: float, is_float: bool, text: str) -> None:
 
 def test_labels_are_escaped() -> None:
     assert label_text({"a": 'x"y\\z\n'}) == '{a="x\\"y\\\\z\\n"}'
+    # a byte of the command line that is no UTF-8
+    assert label_text({"a": "é\udcff"}) == '{a="é\\\\udcff"}'
     assert label_text({"b": "1", "a": "2"}, {"instance": "i"}) == '{instance="i",a="2",b="1"}'
 
 

@@ -554,6 +554,10 @@ def test_limits_of_connections(tmp_path: Path, limit: int) -> None:
     handlers = handlers_of("dns")
     stream = read(path, handlers, tcp_packet_reassembly_cache_limit=limit)
     assert stream.stats()["losses"]["streams_evicted"] == (9 if limit == 1 else 0)
+    # who asks again wants a counter, whoever has gone meanwhile
+    before = stream.stats()["losses"]
+    stream.detach(handlers)
+    assert stream.stats()["losses"] == before
 
 
 def test_too_many_handlers() -> None:

@@ -135,6 +135,9 @@ def number_text(value: float, is_float: bool) -> str:
 def _escaped(value: str) -> str:
     if value.isalnum():
         return value
+    if not value.isascii():
+        # what is no text, such as a byte of the command line, is spelled out before its backslash is escaped
+        value = value.encode("utf-8", "backslashreplace").decode()
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 

@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -60,6 +61,8 @@ class InputStream:
         self._hosts: list[str] = []
         self._feed = Feed(recorded=self.recorded, clock=self.clock)
         self._sets: list[HandlerSet] = []
+        # what handler sets that have gone had lost: a counter must not fall
+        self._lost_before: Counter[str] = Counter()
         self._policies = 0
         self._handlers = 0
         # who changes the roster, starts and stops; never held by the capture thread
@@ -166,6 +169,7 @@ class InputStream:
                 self._read_drops()
             self._sets.remove(handlers)
             self._feed.remove(handlers.engine())
+            self._lost_before.update(handlers.losses())
             handlers.release()
             self._count_policies(handlers, -1)
 
@@ -340,14 +344,14 @@ class InputStream:
         """Packets, losses by stage, and what the capture thread used.
 
         ``losses`` has the capture's own (``os_drops``, ``if_drops``, ``ring_losses``), what decoding lost,
-        and what handler sets lost above L3, added up.
+        and what handler sets lost above L3, added up, those that have gone included.
         """
         found = self._feed.stats()
         losses: dict[str, int] = {"cut_by_snaplen": found.pop("cut_by_snaplen")}
         with self._lock:
-            sets = list(self._sets)
-        for one in sets:
-            for key, value in one.losses().items():
+            sets, gone = list(self._sets), dict(self._lost_before)
+        for lost in (gone, *(one.losses() for one in sets)):
+            for key, value in lost.items():
                 losses[key] = losses.get(key, 0) + value
         with self._drops_lock:
             opened = self._opened
