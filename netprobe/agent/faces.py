@@ -33,6 +33,10 @@ class PolicyFace(Protocol):
     def parts(self) -> Sequence[PartFace]: ...
 
     @property
+    def periods(self) -> int:
+        """How many it keeps."""
+
+    @property
     def module_names(self) -> list[str]:
         """Instance names of its handlers."""
 

@@ -83,6 +83,8 @@ class Health:
         self._manager = manager
         self._version = version
         self.started = time.time()
+        # the clock may be set while the agent runs
+        self.began = time.monotonic()
         self.requests: Counter[tuple[str, int]] = Counter()
         self.refused: Counter[str] = Counter()
         # whoever knows puts itself here
@@ -92,7 +94,7 @@ class Health:
 
     @property
     def up_seconds(self) -> int:
-        return int(time.time() - self.started)
+        return int(time.monotonic() - self.began)
 
     def families(self, static: Mapping[str, str] | None = None) -> Families:
         """Everything, by name; ``static`` labels open every label set."""

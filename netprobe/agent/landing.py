@@ -19,9 +19,12 @@ STYLE = (
 )
 
 
-def page(version: str, minutes: float, policies: Iterable[str], admin: bool) -> str:
-    """HTML for people who point a browser at the agent. ``minutes`` since the start."""
-    rows = "".join(_policy(name) for name in policies)
+def page(version: str, minutes: float, policies: Iterable[tuple[str, int]], admin: bool) -> str:
+    """HTML for people who point a browser at the agent.
+
+    ``minutes`` since the start; ``policies``: name and how many periods each keeps.
+    """
+    rows = "".join(_policy(name, periods) for name, periods in policies)
     table = f"<table>{rows}</table>" if rows else "<p>None.</p>"
     access = "Read and write: the admin API is on." if admin else "Read-only: the admin API is off."
     links = "".join(f"<li>{_link(path)} – {text}</li>" for path, text in _GENERAL)
@@ -51,12 +54,14 @@ def _link(path: str, text: str = "") -> str:
     return f'<a href="{escape(path)}">{escape(text or path)}</a>'
 
 
-def _policy(name: str) -> str:
+def _policy(name: str, periods: int) -> str:
     base = f"/api/v1/policies/{name}"
+    # one period is no window
+    window = _link(f"{base}/metrics/window/{periods}", f"{periods} periods") if periods > 1 else ""
     cells = (
         _link(base, name),
         _link(f"{base}/metrics/bucket/0", "now"),
-        _link(f"{base}/metrics/window/5", "5 periods"),
+        window,
         _link(f"{base}/metrics/prometheus", "Prometheus"),
     )
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"

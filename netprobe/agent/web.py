@@ -272,8 +272,8 @@ class _Api:
         self._pages.close()
 
     def landing(self) -> Answer:
-        names = sorted(policies_of(self._manager))
-        answer = html(landing.page(self._version, self.health.up_seconds / 60, names, self._admin))
+        policies = sorted((name, one.periods) for name, one in policies_of(self._manager).items())
+        answer = html(landing.page(self._version, self.health.up_seconds / 60, policies, self._admin))
         answer.headers.update(landing.HEADERS)
         return answer
 
