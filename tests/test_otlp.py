@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import logging
 import socket
@@ -298,6 +299,23 @@ def test_pause_begins_when_an_attempt_ends(push: Any) -> None:
         # the second attempt; the first pause is 1 s, or a quarter less
         listener.accept()[0].close()
         assert time.monotonic() - begin >= 0.7
+
+
+@pytest.mark.parametrize("start", [b"", b"HTTP/1.1 503 Service Unavailable\r\nX: "])
+def test_an_answer_that_drips_has_an_end(push: Any, caplog: Any, start: bytes) -> None:
+    """A byte now and then keeps no attempt alive, and the others go on."""
+
+    def drip(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(start)
+            while True:
+                connection.sendall(b"H")
+                time.sleep(0.02)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        pusher = push(demo_manager(), listener.getsockname()[1], timeout=0.2)
+        threading.Thread(target=drip, args=(listener.accept()[0],), daemon=True).start()
+        assert until(lambda: pusher.failed_attempts)
 
 
 @pytest.mark.parametrize("status", [400, 302])

@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import logging
 import random
+import socket
 import ssl
 import threading
 import time
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 CONTENT_TYPE = "application/x-protobuf"
 # per attempt: connecting, and each wait for bytes
 TIMEOUT = 10.0
+# and the whole of it, however an answer drips in, in such times
+WHOLE = 3
 # how long stop() waits for an attempt under way
 STOP_SECONDS = 2.0
 # pauses after failures, in seconds: doubled from the first to the last
@@ -229,22 +232,30 @@ class OtlpPusher:
 
     def _send(self, body: bytes) -> int:
         """One POST; how many points the receiver rejected. _Failed."""
-        connection: http.client.HTTPConnection
-        if self._context is not None:
-            connection = http.client.HTTPSConnection(
-                self._host, self._port, timeout=self._timeout, context=self._context
-            )
-        else:
-            connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
+        timer: threading.Timer | None = None
+        late = threading.Event()
         try:
+            connection.connect()
+            if self._context is not None:
+                connection.sock = self._context.wrap_socket(
+                    connection.sock, server_hostname=self._host, do_handshake_on_connect=False
+                )
+            timer = threading.Timer(self._timeout * WHOLE, _break, (connection.sock, late))
+            timer.daemon = True
+            timer.start()
+            if isinstance(connection.sock, ssl.SSLSocket):
+                connection.sock.do_handshake()
             headers = {"Content-Type": CONTENT_TYPE, "User-Agent": "netprobe"}
             connection.request("POST", self._path, body, headers)
             answer = connection.getresponse()
             data = answer.read(ANSWER_BYTES)
         except (OSError, http.client.HTTPException) as error:
             # certificate errors end here too: a new certificate may be on its way
-            raise _Failed(_words(error), again=True) from None
+            raise _Failed("no answer in time" if late.is_set() else _words(error), again=True) from None
         finally:
+            if timer is not None:
+                timer.cancel()
             connection.close()
         if 200 <= answer.status < 300:
             return _rejected(data)
@@ -295,6 +306,13 @@ def _client_context(tls: tuple[str, str] | None, ca: str | None) -> ssl.SSLConte
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(f"OTLP TLS certificate {cert} with key {key}: {_words(error)}") from None
     return context
+
+
+def _break(connection: socket.socket, late: threading.Event) -> None:
+    late.set()
+    with contextlib.suppress(OSError):
+        # not SSLSocket.shutdown, which forgets the TLS state under the reader's feet
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
 def _is_host(name: str) -> bool:
