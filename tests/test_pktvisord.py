@@ -736,6 +736,33 @@ def test_nothing_is_imported_once_the_agent_runs(alone: netns.Namespace, interfa
     assert agent.stop() == 0
 
 
+#: pktvisord where no thread of the name in `{}` can be started
+THREADLESS = """
+import sys, threading
+start = threading.Thread.start
+def refuse(thread):
+    if thread.name.startswith({!r}):
+        raise RuntimeError("can't start new thread")
+    start(thread)
+threading.Thread.start = refuse
+from netprobe.cli.pktvisord import main
+sys.exit(main())
+"""
+
+
+@root
+@pytest.mark.parametrize(
+    ("thread", "part"), [("web", "web server"), ("web-admin", "web server"), ("otlp", "OTLP")]
+)
+def test_no_thread_to_be_had(alone: netns.Namespace, thread: str, part: str) -> None:
+    program = [sys.executable, "-c", THREADLESS.format(thread)]
+    agent = Agent(alone, "--otel", "lo", program=program, start=False)
+    assert agent.program.process.wait(30) == 1
+    said = "can't start new thread: raise the limit on threads (TasksMax of a unit, ulimit -u)"
+    assert agent.texts("error") == [f"{part}: {said}"]
+    assert agent.program.stderr == ""
+
+
 @root
 def test_no_descriptor_is_left_for_code(alone: netns.Namespace) -> None:
     """Connections hold them all: what a policy needs is there, or the answer says what is not."""

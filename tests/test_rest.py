@@ -17,7 +17,7 @@ import netprobe
 from netprobe._version import __version__
 from netprobe.agent.routes import ROUTES
 from netprobe.agent.web import create_app
-from netprobe.errors import ConfigError
+from netprobe.errors import ConfigError, InputError
 
 YAML = {"Content-Type": "application/x-yaml"}
 JSON = {"Content-Type": "application/json"}
@@ -583,6 +583,41 @@ def test_slow_changes_do_not_hold_up_reads(manager: Any) -> None:
         gate.set()
         thread.join()
         assert statuses == [201]
+
+
+def test_no_threads_left(manager: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who serves one request after the other still serves; nobody waits for a thread that never began."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("web-"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    gate = threading.Event()
+    render = manager.policies["default"].window_json
+    manager.policies["default"].window_json = lambda n: gate.wait(20) and render(n)
+    with running(manager, admin=True) as server:
+        assert get(server, "/healthz").status_code == 200
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        answers: list[int] = []
+        paths = ("metrics/window/5", "taps", "taps", "policies")
+        threads = [
+            threading.Thread(
+                target=lambda path=path: answers.append(get(server, f"/api/v1/{path}").status_code)
+            )
+            for path in paths
+        ]
+        for thread in threads:
+            thread.start()
+        assert until(lambda: server.app.work.queued)
+        gate.set()
+        for thread in threads:
+            thread.join()
+        assert answers == [200] * 4
+        assert get(server, "/api/v1/taps", "POST", data=TAP, headers=YAML).status_code == 201
+    with pytest.raises(InputError, match="web server: can't start new thread: raise the limit on threads"):
+        create_app(manager).start()
 
 
 def test_threads_end(manager: Any) -> None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
 from netprobe.agent.faces import ManagerFace, geo_of, policies_of
+from netprobe.agent.threads import beginning
 from netprobe.errors import ConfigError, PeriodError
 
 __all__ = ["OtlpPusher"]
@@ -115,8 +116,10 @@ class OtlpPusher:
 
     def start(self) -> None:
         log.info("pushing OTLP metrics to %s every %g s", self.url, self._interval)
-        self._thread = threading.Thread(target=self._run, name="otlp", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name="otlp", daemon=True)
+        with beginning("OTLP"):
+            thread.start()
+        self._thread = thread
 
     def stop(self) -> None:
         """End soon; what still waits is lost, and counted."""

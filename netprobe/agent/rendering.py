@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from netprobe.agent.answers import Answer
+from netprobe.agent.threads import beginning
 
 __all__ = ["Work"]
 
@@ -26,6 +27,15 @@ class Work:
         self._readers = ThreadPoolExecutor(READERS, "web-read")
         self._writer = ThreadPoolExecutor(1, "web-admin")
         self._waiting: dict[Hashable, Future[Answer]] = {}
+        self._begun = False
+
+    def begin(self) -> None:
+        """Have a thread of each kind: later there may be none left to be had. InputError."""
+        if not self._begun:
+            for pool in (self._readers, self._writer):
+                with beginning("web server"):
+                    pool.submit(int)
+        self._begun = True
 
     @property
     def queued(self) -> int:
@@ -43,7 +53,9 @@ class Work:
             # only this thread adds, and a reader takes the entry away when it begins
             found = Future()
             self._waiting[key] = found
-            self._readers.submit(_carry, found, begin)
+            # without a thread for a second reader it is the first one's turn
+            with contextlib.suppress(RuntimeError):
+                self._readers.submit(_carry, found, begin)
         return await _result_of(found)
 
     async def change(self, function: Callable[[], Answer]) -> Answer:

@@ -98,6 +98,9 @@ class Server:
             # what a stranger can repeat without end is counted, not logged
             chatter.setLevel(logging.ERROR)
         try:
+            start = getattr(self.app, "start", None)
+            if start is not None:
+                start()
             with asyncio.Runner() as runner:
                 runner.run(self._serve())
         finally:

@@ -23,6 +23,7 @@ from netprobe.agent.daemon import Launch, PidFile, daemonize
 from netprobe.agent.logs import FileLog, clean_line, open_log, set_level
 from netprobe.agent.notify import Notifier
 from netprobe.agent.options import Options, absolute_paths, changed, read_config, section
+from netprobe.agent.threads import beginning
 from netprobe.errors import ConfigError, NetprobeError
 
 if TYPE_CHECKING:
@@ -239,11 +240,14 @@ class Service:
             stop=self._stop_by_request,
             version=__version__,
         )
+        app.start()
         if self._pusher is not None:
             app.health.extra.append(self._pusher)
         self._server = Server(app, listener=listener)
-        self._web = threading.Thread(target=self._serve_web, name="web", daemon=True)
-        self._web.start()
+        web = threading.Thread(target=self._serve_web, name="web", daemon=True)
+        with beginning("web server"):
+            web.start()
+        self._web = web
 
     def _geo(self) -> GeoNames | None:
         city, asn = self.options.city_database, self.options.asn_database

@@ -75,7 +75,7 @@ def create_app(
 
 
 class App:
-    """The app, with what belongs to it: ``health``, ``routes``, and :meth:`close` for its threads."""
+    """The app, with what belongs to it: ``health``, ``routes``, :meth:`start` and :meth:`close`."""
 
     def __init__(self, api: _Api, admin_token: str | None) -> None:
         self.api = api
@@ -93,6 +93,10 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
+
+    def start(self) -> None:
+        """Have the threads that answer. InputError: there are none to be had."""
+        self.work.begin()
 
     def close(self) -> None:
         """Let the threads end."""
@@ -256,7 +260,6 @@ class _Api:
         version: str,
         health: Health,
     ) -> None:
-        self.work = Work()
         self.health = health
         self.routes = [row for row in ROUTES if admin or not row.admin]
         self._manager = manager
@@ -266,6 +269,7 @@ class _Api:
         self._pages = pages_of(style, manager, health, instance)
         self._document: Any = None
         self.asks_token = False
+        self.work = Work()
 
     def close(self) -> None:
         self.work.close()
