@@ -24,7 +24,14 @@ from netprobe._core.columns import ColumnReader
 from netprobe._core.live import LiveSource
 from netprobe.errors import InputError
 from netprobe.inputs.interfaces import Netlink
-from netprobe.inputs.live import Fanout, interface_hosts, list_interfaces, open_live, resolve_interface
+from netprobe.inputs.live import (
+    Fanout,
+    LiveCapture,
+    interface_hosts,
+    list_interfaces,
+    open_live,
+    resolve_interface,
+)
 
 pytestmark = [pytest.mark.root, pytest.mark.tool("ethtool")]
 
@@ -83,6 +90,21 @@ def test_drops_add_up_when_nobody_reads(captures: Path) -> None:
     assert after["received"] + after["os_drops"] == sent
     assert counters["freezes"] >= 1
     assert counters["delivered"] == after["received"] and counters["lost"] == 0
+
+
+@pytest.mark.tool("tcpreplay")
+def test_what_is_left_in_the_ring_at_the_end_is_counted(captures: Path) -> None:
+    with netns.pair() as (sender, receiver):
+        with receiver.inside():
+            capture = open_live(receiver.iface, ring_mb=1, timeout_ms=20)
+        sent = sender.replay(captures / "demo.pcap", "--loop=40")
+        netns.settled(capture.drops)
+        read = len(capture.source.read())
+        capture.close()
+        lost = capture.drops()
+    assert read and lost["os_drops"] > 0
+    assert read + lost["ring_losses"] == lost["received"]
+    assert lost["received"] + lost["os_drops"] == sent
 
 
 @pytest.mark.tool("tcpreplay")
@@ -282,6 +304,38 @@ def test_a_fanout_member_waits_for_an_interface_that_is_down() -> None:
             one.run("ping", "-c", "10", "-i", "0.01", "-w", "10", other.address)
             reader.wait(20)
         capture.close()
+
+
+def test_a_fanout_member_whose_group_was_taken_waits_for_it() -> None:
+    """The interface returns, but others share in another way: it goes on when they have gone."""
+    with netns.Namespace("taken", ipv6=False) as ns, ns.inside():
+        tun = Tun(ns, "tun7")
+        with (
+            open_live("tun7", fanout=Fanout(7, "hash"), timeout_ms=20) as capture,
+            Reader(capture.source) as reader,
+        ):
+            tun.close()
+            netns.until(lambda: capture.state == "gone", "gone")
+            # the old member has left its group when the ring was let go
+            others = netns.until(lambda: lenient("lo", Fanout(7, "lb")), "the group is free")
+            tun = Tun(ns, "tun7")
+            rounds = reader.rounds
+            netns.until(lambda: reader.rounds > rounds + 30, "it has tried")
+            assert capture.state == "gone"
+            others.close()
+            netns.until(lambda: capture.state == "up", "back")
+            packets = [datagram(number) for number in range(1, 9)]
+            tun.put(packets)
+            assert [packet.data for packet in reader.wait(8)] == packets
+        tun.close()
+
+
+def lenient(iface: str, fanout: Fanout) -> LiveCapture | None:
+    """A member of the group, as soon as that can be."""
+    try:
+        return open_live(iface, fanout=fanout, timeout_ms=20)
+    except InputError:
+        return None
 
 
 def test_nothing_is_left_open() -> None:

@@ -289,6 +289,50 @@ def test_an_interface_that_is_switched_off_and_on(captures: Path, caplog: pytest
         assert document(handlers)["packets"]["total"] == sent
 
 
+@pytest.mark.parametrize("source", ["af_packet", "libpcap"])
+def test_an_interface_on_a_busy_wire_is_up_again_or_renamed(
+    source: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its packets leave no silence to look in; its networks stay its own."""
+    handlers = handlers_of("net")
+    caplog.set_level(logging.WARNING, "netprobe.input")
+    done = threading.Event()
+
+    def send() -> None:
+        with sender.inside(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+            out.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            while not done.wait(0.005):
+                with contextlib.suppress(OSError):
+                    out.sendto(b"x", ("10.99.0.255", 7777))
+
+    with (
+        netns.pair(addresses=True) as (sender, receiver),
+        running(receiver, handlers, pcap_source=source, bpf="udp port 7777") as stream,
+    ):
+        thread = threading.Thread(target=send)
+        thread.start()
+        try:
+            netns.until(lambda: document(handlers)["packets"]["total"] > 0, "packets")
+            receiver.ip("link", "set", receiver.iface, "down")
+            netns.until(lambda: f"{receiver.iface} is down" in caplog.text, "a line about it")
+            receiver.ip("link", "set", receiver.iface, "up")
+            netns.until(lambda: f"{receiver.iface} is up" in caplog.text, "a line about it")
+            assert stream.interface_up
+            receiver.ip("link", "set", receiver.iface, "name", "other0")
+            netns.until(lambda: f"{receiver.iface} is called other0 now" in caplog.text, "a line about it")
+            before = document(handlers)["packets"]["total"]
+            netns.until(lambda: document(handlers)["packets"]["total"] > before, "packets under its new name")
+            receiver.ip("address", "add", "192.0.2.1/24", "dev", "other0")
+            netns.until(
+                lambda: "192.0.2.1/24" in stream.info()["pcap"]["host_ips"]["ipv4"], "its new network"
+            )
+        finally:
+            done.set()
+            thread.join()
+        seen = document(handlers)["packets"]
+    assert seen["in"] == seen["total"] > 0
+
+
 def test_a_silent_wire_is_cheap_and_stops_at_once() -> None:
     with netns.pair() as (_, receiver), running(receiver, handlers_of()) as stream:
         netns.until(lambda: stream.stats()["cpu_seconds"] > 0, "the thread runs")

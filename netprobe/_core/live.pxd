@@ -38,5 +38,6 @@ cdef class LiveSource(PacketSource):
     cdef int wait(self, int fd, int ms) noexcept nogil
     cdef int present(self) noexcept nogil
     cdef int link_state(self) noexcept nogil
+    cdef void heard(self) noexcept nogil
     cdef int next_inside(self, Batch *b) noexcept nogil
     cdef void shut(self) noexcept nogil

@@ -92,6 +92,7 @@ cdef class LiveSource(PacketSource):
             self.silent = 0
             n = self.next_inside(b)
             if n:
+                self.heard()
                 b.n = <uint32_t>n
                 self.batches += 1
                 b.number = self.batches
@@ -133,6 +134,11 @@ cdef class LiveSource(PacketSource):
         if ioctl(self.control, SIOCGIFNAME, &r) < 0 or ioctl(self.control, SIOCGIFFLAGS, &r) < 0:
             return STATE_GONE
         return STATE_UP if r.ifr_flags & IFF_UP else STATE_DOWN
+
+    cdef void heard(self) noexcept nogil:
+        """Packets came: an interface that was down may be up, and on a busy wire nobody would look."""
+        if np_load(&self.state_) == STATE_DOWN and not self.everything and self.link_state() == STATE_UP:
+            np_store(&self.state_, STATE_UP)
 
     cdef int next_inside(self, Batch *b) noexcept nogil:
         return 0

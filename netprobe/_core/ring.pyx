@@ -209,7 +209,7 @@ cdef class Ring(LiveSource):
         """Packets so far: the kernel's account and the reader's.
 
         received + dropped is what passed the kernel's filter; received is delivered + filtered (by the core) +
-        outgoing (loopback's copies) + lost (unreadable in the ring), and what waits in the ring.
+        outgoing (loopback's copies) + lost (unreadable in the ring, or left in it at the end), and what waits in the ring.
         """
         with nogil:
             self.count()
@@ -292,6 +292,7 @@ cdef class Ring(LiveSource):
         np_store(&self.state_, STATE_UP)
         if self.settle() < 0:
             self.leave()
+            np_store(&self.state_, STATE_GONE)
             return -1
         return 0
 
@@ -410,7 +411,7 @@ cdef class Ring(LiveSource):
         cdef socklen_t size = sizeof(value)
         if self.everything:
             return
-        if np_load(&self.state_) == STATE_GONE:
+        if np_load(&self.state_) == STATE_GONE or self.map == NULL:
             if self.map != NULL:
                 getsockopt(self.map.fd, SOL_SOCKET, SO_ERROR, &value, &size)
                 # the last packets are still to come, when the kernel hands over the block that it has begun
@@ -445,12 +446,12 @@ cdef class Ring(LiveSource):
 
     cdef void leave(self) noexcept nogil:
         """Let go of the ring, after its statistics."""
+        cdef uint64_t received, read
+        cdef RingMap *m = self.map
         if self.block != NULL:
-            np_add64(&self.lost, self.left)
             give_back(self.block)
             self.block = NULL
             self.left = 0
-        cdef RingMap *m = self.map
         if m == NULL:
             return
         # somebody may hold blocks, and with them the socket: nothing more comes in
@@ -459,6 +460,11 @@ cdef class Ring(LiveSource):
         while np_swap(&self.guard, 1):
             pass
         self.map = NULL
+        # what nobody will read any more
+        received = np_get64(&self.stat_packets) - np_get64(&self.stat_drops)
+        read = np_get64(&self.delivered) + np_get64(&self.filtered) + np_get64(&self.outgoing) + np_get64(&self.lost)
+        if received > read:
+            np_add64(&self.lost, received - read)
         np_store(&self.guard, 0)
         leave_map(m)
 
@@ -494,6 +500,7 @@ cdef class Ring(LiveSource):
                     return n
                 # nothing of it passed the filter: come back in time all the same
                 if end and clock_ms() >= end:
+                    self.heard()
                     return 0
                 if end == 0:
                     end = clock_ms() + self.timeout_ms

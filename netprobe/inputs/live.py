@@ -101,6 +101,8 @@ class LiveCapture:
         # in the interface's network namespace, for as long as the capture lasts
         self._kernel = Netlink() if sys.platform == "linux" else None
         self._if_last = 0
+        #: the interface's present name: it may be renamed
+        self.called = iface
         self._if_last = self._if_now()
         self._if_drops = 0
 
@@ -139,6 +141,13 @@ class LiveCapture:
             "ring_losses": counters["lost"],
         }
 
+    def hosts(self) -> list[str]:
+        """The networks of the interface, as :func:`interface_hosts` tells them, also under another name."""
+        if self.iface == ANY:
+            return interface_hosts(ANY)
+        index = self.source.ifindex
+        return [own for link in list_interfaces() if link.index == index for own in link.addresses]
+
     def wake(self) -> None:
         """Have the reading thread come back soon."""
         self.source.wake()
@@ -154,7 +163,10 @@ class LiveCapture:
         kernel, index = self._kernel, self.source.ifindex
         if kernel is not None and (index or self.iface == ANY):
             with contextlib.suppress(OSError):  # it is gone, or the capture has just been closed
-                return sum(link.dropped for link in kernel.links(index))
+                links = list(kernel.links(index))
+                if index and links:
+                    self.called = links[0].name
+                return sum(link.dropped for link in links)
         return self._if_last
 
 

@@ -27,8 +27,8 @@ class Opened:
     """A source that can be read.
 
     ``kind``: ``af_packet``, ``libpcap``, ``mock``, or ``unknown`` for a file. ``hosts``: the networks of the
-    interface at present. ``drops``: the capture's running totals. ``warnings``: after the end, what was wrong
-    with a file.
+    interface at present. ``drops``: the capture's running totals. ``called``: the interface's name as of the
+    last look at them. ``warnings``: after the end, what was wrong with a file.
     """
 
     source: PacketSource
@@ -38,6 +38,7 @@ class Opened:
     compile_filter: Callable[[int], BpfProgram] | None = None
     drops: Callable[[], Mapping[str, int]] | None = None
     state: Callable[[], str] | None = None
+    called: Callable[[], str] | None = None
     warnings: Callable[[], list[str]] | None = None
     closing: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -99,7 +100,7 @@ def _file(path: str, expression: str, stop: Any) -> Opened:
 
 
 def _live(iface: str, source: str, expression: str, ring_mb: int | None) -> Opened:
-    from netprobe.inputs.live import RING_MB, interface_hosts, open_live, resolve_interface
+    from netprobe.inputs.live import RING_MB, open_live, resolve_interface
 
     name = resolve_interface(iface)
     capture = open_live(
@@ -111,8 +112,9 @@ def _live(iface: str, source: str, expression: str, ring_mb: int | None) -> Open
         capture.source,
         source,
         iface=name,
-        hosts=lambda: interface_hosts(name),
+        hosts=capture.hosts,
         drops=capture.drops,
         state=lambda: str(capture.state),
+        called=lambda: capture.called,
         closing=closing,
     )

@@ -287,6 +287,7 @@ class InputStream:
     def _tick(self) -> None:
         """Once a second: drops, the interface and its networks, copies that nobody needs any more."""
         state = "up"
+        called = self.iface
         while not self._stop.wait(TICK_SECONDS):
             self._read_drops()
             for one in list(self._sets):
@@ -294,9 +295,13 @@ class InputStream:
             with self._drops_lock:
                 opened = self._opened
                 now = opened.state() if opened is not None and opened.state is not None else state
+                name = opened.called() if opened is not None and opened.called is not None else called
             if now != state:
                 LOG.warning("input %s: interface %s is %s", self.name, self.iface, now)
                 state = now
+            if name != called:
+                LOG.warning("input %s: interface %s is called %s now", self.name, called, name)
+                called = name
             # a machine may start to capture before it has its addresses
             if state == "up" and opened is not None:
                 with contextlib.suppress(NetprobeError, OSError):
