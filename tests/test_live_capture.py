@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import netns
@@ -249,6 +250,36 @@ def test_an_interface_goes_down_up_away_and_returns(source: str, captures: Path)
             assert not capture.source.ended
         capture.close()
     assert [packet.data for packet in got] == list(netns.frames(path)) * 4
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_who_is_woken_all_the_time_still_looks_at_the_interface(source: str) -> None:
+    done = threading.Event()
+    with netns.pair() as (sender, receiver):
+        with receiver.inside():
+            capture = open_live(receiver.iface, source=source, timeout_ms=100)
+            reader = Reader(capture.source).start()
+
+        def wake() -> None:
+            while not done.wait(0.0001):
+                capture.wake()
+
+        waker = threading.Thread(target=wake)
+        waker.start()
+        try:
+            with reader:
+                receiver.ip("link", "del", receiver.iface)
+                netns.until(lambda: capture.state == "gone", "gone")
+                netns.veth((sender, receiver))
+                for end in (sender, receiver):
+                    end.set_up(netns.MTU, addresses=False, offloads=False)
+                netns.until(lambda: capture.state == "up", "back")
+                rounds = reader.rounds
+                netns.until(lambda: reader.rounds > rounds + 100, "woken")
+        finally:
+            done.set()
+            waker.join()
+        capture.close()
 
 
 @pytest.mark.tool("tcpreplay")

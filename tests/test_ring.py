@@ -381,6 +381,19 @@ def test_interfaces_are_those_that_ip_shows() -> None:
         assert resolve_interface("auto") == one.iface
 
 
+def test_an_address_that_several_interfaces_have() -> None:
+    with netns.Namespace("scopes") as ns, ns.inside():
+        ns.ip("link", "add", "one", "type", "veth", "peer", "name", "two")
+        for name in ("one", "two"):
+            ns.ip("link", "set", name, "up")
+            ns.ip("address", "add", "fe80::1/64", "dev", name, "nodad")
+            assert resolve_interface(f"fe80::1%{name}") == name
+        assert resolve_interface(f"fe80::1%{socket.if_nametoindex('two')}") == "two"
+        assert resolve_interface("fe80::1") in ("one", "two")
+        with pytest.raises(InputError, match=r"no interface has the address fe80::1%lo; there are: "):
+            resolve_interface("fe80::1%lo")
+
+
 def test_interface_counters_are_those_that_ip_shows() -> None:
     with netns.Namespace("count", ipv6=False) as ns, ns.inside():
         ns.run("ping", "-c", "3", "-i", "0.01", "127.0.0.1")

@@ -35,9 +35,11 @@ cdef class LiveSource(PacketSource):
     cdef readonly int ifindex
     cdef int control             # a socket for questions, of the network namespace in which the source was made
     cdef uint64_t batches
+    cdef int64_t looked          # ms: when look was called last
     cdef int wait(self, int fd, int ms) noexcept nogil
     cdef int present(self) noexcept nogil
     cdef int link_state(self) noexcept nogil
     cdef void heard(self) noexcept nogil
+    cdef void look(self) noexcept nogil
     cdef int next_inside(self, Batch *b) noexcept nogil
     cdef void shut(self) noexcept nogil

@@ -83,6 +83,7 @@ cdef class LiveSource(PacketSource):
 
     cdef int next_batch(self, Batch *b) noexcept nogil:
         cdef int n = 0
+        cdef int64_t now
         b.n = 0
         b.block = NULL
         if np_swap(&self.inside, 1):
@@ -98,6 +99,11 @@ cdef class LiveSource(PacketSource):
                 b.number = self.batches
             else:
                 self.silent = 1
+                # also when somebody wakes us all the time
+                now = clock_ms()
+                if now - self.looked >= self.timeout_ms:
+                    self.looked = now
+                    self.look()
         np_store(&self.inside, 0)
         return n
 
@@ -139,6 +145,9 @@ cdef class LiveSource(PacketSource):
         """Packets came: an interface that was down may be up, and on a busy wire nobody would look."""
         if np_load(&self.state_) == STATE_DOWN and not self.everything and self.link_state() == STATE_UP:
             np_store(&self.state_, STATE_UP)
+
+    cdef void look(self) noexcept nogil:
+        """Nothing came for a while, or nothing that passed: is the interface still what it was?"""
 
     cdef int next_inside(self, Batch *b) noexcept nogil:
         return 0

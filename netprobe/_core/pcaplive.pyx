@@ -137,7 +137,6 @@ cdef class PcapSource(LiveSource):
                 return n
             now = clock_ms()
             if now >= end:
-                self.look()
                 return 0
             if n < 0:
                 continue         # all of a batch was filtered out: more may be there

@@ -67,7 +67,6 @@ cdef class Ring(LiveSource):
     cdef int fail(self, int step) noexcept nogil
     cdef void count(self) noexcept nogil
     cdef void leave(self) noexcept nogil
-    cdef void look(self) noexcept nogil
     cdef int ready(self) noexcept nogil
     cdef int filled(self) noexcept nogil
     cdef int take(self) noexcept nogil

@@ -405,7 +405,6 @@ cdef class Ring(LiveSource):
     # ------------------------------------------------------------------ the interface's ups and downs
 
     cdef void look(self) noexcept nogil:
-        """Nothing came for a while: is the interface still what it was?"""
         cdef int state
         cdef int value = 0
         cdef socklen_t size = sizeof(value)
@@ -415,7 +414,7 @@ cdef class Ring(LiveSource):
             if self.map != NULL:
                 getsockopt(self.map.fd, SOL_SOCKET, SO_ERROR, &value, &size)
                 # the last packets are still to come, when the kernel hands over the block that it has begun
-                if clock_ms() >= self.next_try:
+                if clock_ms() >= self.next_try and self.left == 0 and not self.ready():
                     self.leave()
                 return
             if clock_ms() < self.next_try:
@@ -500,7 +499,6 @@ cdef class Ring(LiveSource):
                     return n
                 # nothing of it passed the filter: come back in time all the same
                 if end and clock_ms() >= end:
-                    self.heard()
                     return 0
                 if end == 0:
                     end = clock_ms() + self.timeout_ms
@@ -508,7 +506,6 @@ cdef class Ring(LiveSource):
             if end == 0:
                 end = now + self.timeout_ms
             elif now >= end:
-                self.look()
                 return 0
             if self.nap:
                 self.nap = 0

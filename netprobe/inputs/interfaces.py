@@ -169,12 +169,16 @@ def resolve_interface(text: str) -> str:
                 f"interface auto: no interface is up, has seen packets and is no loopback; there are: {names}"
             )
         return busiest.name
+    host, _, scope = text.partition("%")
     try:
-        address = ipaddress.ip_address(text.partition("%")[0])
+        address = ipaddress.ip_address(host)
     except ValueError:
         raise InputError(f"no such interface: {text!r}; there are: {names}") from None
     for link in present:
-        if any(ipaddress.ip_interface(own).ip == address for own in link.addresses):
+        # a link-local address may be on several: fe80::1%eth1
+        if scope in ("", link.name, str(link.index)) and any(
+            ipaddress.ip_interface(own).ip == address for own in link.addresses
+        ):
             return link.name
     owned = ", ".join(own for link in present for own in link.addresses)
     raise InputError(f"no interface has the address {text}; there are: {owned or 'none'}")
