@@ -175,6 +175,36 @@ def test_the_clock_ends_periods_of_a_silent_wire() -> None:
     assert total(handlers, 2) == 5
 
 
+def test_a_clock_that_is_set_back(tmp_path: Path) -> None:
+    """The open period ends with its newest packet, and not when the clock is there again."""
+    from netprobe.inputs.captures import open_capture
+
+    hour = 3600 * NS
+    clock = Clock(START + hour)
+    feed = Feed(clock=clock)
+    handlers = fed(feed, handler_set())
+    feed.run(MockDns(0.1, packets=200, clock=clock))
+    clock.set(START)
+    # what had been stamped before still comes
+    (tmp_path / "late.pcap").write_bytes(pcap_of(MockDns().frames(50), iter([START + hour + 21 * NS] * 50)))
+    with open_capture(tmp_path / "late.pcap") as (_, reader):
+        feed.run(reader)
+    feed.run(MockDns(0.1, packets=1000, clock=clock))
+    second = START // NS
+    assert [look(handlers, n)["packets"]["period"] for n in range(3)] == [
+        {"start_ts": second + 60, "length": 40},
+        {"start_ts": second, "length": 60},
+        {"start_ts": second + 3600, "length": 20},
+    ]
+    assert [total(handlers, n) for n in range(3)] == [401, 50 + 599, 200]
+    assert handlers.accumulated() == 3
+    assert look(handlers)["packets"]["rates"]["pps_total"]["live"] == 10
+    # a little is nothing
+    clock.set(START + 70 * NS)
+    feed.run(MockDns(0.1, packets=100, clock=clock))
+    assert handlers.accumulated() == 3
+
+
 def test_one_period_never_ends() -> None:
     clock = Clock(START)
     feed = Feed(clock=clock)

@@ -57,6 +57,8 @@ cdef class Feed:
     cdef uint64_t kept
     cdef uint64_t wire_bytes
     cdef uint64_t readings[3]          # received, os drops, interface drops: the latest
+    cdef int64_t latest                # the clock, when it was looked at last
+    cdef int late                      # it was set back: packets stamped before that may still come
     cdef int64_t first_ts
     cdef int64_t last_ts
     cdef int64_t longest_batch         # ns from a batch's arrival to the next look at the source
@@ -67,6 +69,8 @@ cdef class Feed:
     cdef void serve(self) noexcept nogil
     cdef void obey(self, Command *c) noexcept nogil
     cdef void beat(self, int64_t now) noexcept nogil
+    cdef void watch(self, int64_t now) noexcept nogil
+    cdef void restamp(self, int64_t now) noexcept nogil
     cdef int sift(self) noexcept nogil
     cdef int choose_program(self, int linktype) noexcept with gil
     cdef int post(self, Command *c) noexcept nogil

@@ -18,7 +18,7 @@ from netprobe._core.engine cimport (
     MAX_PERIODS, Engine, desk_free, desk_init, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init,
     pthread_cond_wait, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock)
 from netprobe._core.owner cimport (
-    DEEP_ALL, View, draw, feed_engine, finish_engine, lend, look, start_engine, take_back, turn_over)
+    DEEP_ALL, View, draw, feed_engine, finish_engine, lend, look, start_engine, take_back, turn_back, turn_over)
 from netprobe._core.handler cimport MAX_BLOCKS
 from netprobe._core.packet cimport RF_DEEP
 from netprobe._core.source cimport Batch, PacketSource
@@ -41,6 +41,8 @@ cdef enum:
     BUDGET = 4000000
     # so that the latest second of a rate has all its packets, too
     RATE_GRACE = 150000000
+    # the clock may be set back by so much without consequence
+    SLACK = 60000000000
 
 cdef enum:
     DO_ADD
@@ -172,6 +174,7 @@ cdef class Feed:
         cdef Batch *b = self.batch
         cdef uint32_t i, n
         cdef int64_t arrived, spent, newest
+        cdef int64_t now = 0
         cdef int deep
         cdef uint64_t bytes_
         while not np_flag_get(&self.stopping):
@@ -179,14 +182,19 @@ cdef class Feed:
                 self.serve()
             n = self.source.next_batch(b)
             self.pressed = n != 0
+            if not self.recorded:
+                now = self.clock.now()
+                self.watch(now)
             if n == 0:
                 if not self.recorded:
-                    self.beat(self.clock.now() - GRACE)
+                    self.beat(now - GRACE)
                 if self.source.ended:
                     break
                 continue
             arrived = read_clock(CLOCK_MONOTONIC)
             n = b.n
+            if self.late:
+                self.restamp(now)
             self.framed += n
             self.batches += 1
             newest = b.raw[n - 1].ts
@@ -230,6 +238,24 @@ cdef class Feed:
         cdef uint32_t i
         for i in range(self.roster.n_engines):
             turn_over(<Engine>self.roster.engines[i], now)
+
+    cdef void watch(self, int64_t now) noexcept nogil:
+        """Was the clock set back?"""
+        cdef uint32_t i
+        if now < self.latest - <int64_t>SLACK:
+            for i in range(self.roster.n_engines):
+                turn_back(<Engine>self.roster.engines[i], now)
+            self.late = 1
+        self.latest = now
+
+    cdef void restamp(self, int64_t now) noexcept nogil:
+        """What the clock stamped before it was set back has come now."""
+        cdef uint32_t i
+        self.late = 0
+        for i in range(self.batch.n):
+            if self.batch.raw[i].ts > now + <int64_t>SLACK:
+                self.batch.raw[i].ts = now
+                self.late = 1
 
     cdef int sift(self) noexcept nogil:
         """Keep what passes the filter. 0: it cannot be compiled for a link type, filter_error says why."""

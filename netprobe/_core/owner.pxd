@@ -26,5 +26,6 @@ cdef void start_engine(Engine e, int64_t ts) noexcept nogil  # open its first pe
 cdef int draw(Engine e, Packet *pkts, uint32_t n, int deep) noexcept nogil
 cdef void feed_engine(Engine e, Packet *pkts, uint32_t n, int64_t newest) noexcept nogil
 cdef void turn_over(Engine e, int64_t now) noexcept nogil
+cdef void turn_back(Engine e, int64_t now) noexcept nogil
 cdef void finish_engine(Engine e, int64_t now) noexcept nogil
 cdef void look(Engine e, View *v) noexcept nogil

@@ -77,6 +77,14 @@ cdef void turn_over(Engine e, int64_t now) noexcept nogil:
         e.edge = edge_after(now)
 
 
+cdef void turn_back(Engine e, int64_t now) noexcept nogil:
+    """The clock was set back: end the open period, or it would last until the clock is there again."""
+    if e.started and not e.finished and e.periods > 1 and now < e.bucket_start:
+        e.rotate(now)
+        e.edge = edge_after(now)
+        e.last_ts = now
+
+
 cdef void finish_engine(Engine e, int64_t now) noexcept nogil:
     if now > e.last_ts:
         e.last_ts = now
