@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import netns
 import pytest
@@ -425,19 +426,8 @@ def test_workers_hold_batches_side_by_side(
     with netns.pair() as (sender, receiver):
         with receiver.inside():
             capture = open_live(receiver.iface, ring_mb=2, timeout_ms=20)
-
-        @contextlib.contextmanager
-        def opened(*_: object) -> Iterator[tuple[object, LiveSource]]:
-            yield None, capture.source
-
-        monkeypatch.setattr(netprobe.summary, "open_capture", opened)
-        monkeypatch.setattr(netprobe.summary, "complaints", lambda *_: [])
-        monkeypatch.setattr(netprobe.summary, "check_path", lambda *_: None)
         found: list[netprobe.Summary] = []
-        worker = threading.Thread(
-            target=lambda: found.append(netprobe.summarize("live", workers=workers, **settings))
-        )
-        worker.start()
+        worker = summarizing(capture, monkeypatch, found, workers=workers, **settings)
         sent = 0
         for _ in range(rounds):
             sent += sender.replay(path, pace)
@@ -447,6 +437,50 @@ def test_workers_hold_batches_side_by_side(
         assert capture.drops()["os_drops"] == 0
     assert found[0].packets == sent
     assert without_time(found[0].to_dict()) == without_time(wanted)
+
+
+@pytest.mark.tool("tcpreplay")
+def test_no_worker_waits_with_a_block_that_another_one_decodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fits into the ring once it has been read is not lost: 700 KB, into two blocks of 512 KB."""
+    for name, size in (("small", 60), ("big", 1400)):
+        frame = b"\2\0\0\0\0\1\2\0\0\0\0\2\x08\x00" + datagram(7) + bytes(size - 49)
+        head = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1)
+        record = struct.pack("<IIII", 1, 0, len(frame), len(frame)) + frame
+        (tmp_path / name).write_bytes(head + record * 500)
+    with netns.pair() as (sender, receiver):
+        with receiver.inside():
+            capture = open_live(receiver.iface, ring_mb=1, timeout_ms=60000)
+        found: list[netprobe.Summary] = []
+        worker = summarizing(capture, monkeypatch, found, workers=8, handlers="net")
+        sent = 0
+        for _ in range(8):
+            for name in ("small", "big"):
+                sent += sender.replay(tmp_path / name, "--topspeed", "--preload-pcap")
+                netns.settled(lambda: capture.source.counters()["delivered"])
+        lost = capture.drops()
+        capture.close()
+        worker.join(netns.DEADLINE)
+    assert lost["os_drops"] == 0
+    assert found[0].packets == sent
+
+
+def summarizing(
+    capture: LiveCapture, monkeypatch: pytest.MonkeyPatch, found: list[netprobe.Summary], **settings: Any
+) -> threading.Thread:
+    """A thread that has netprobe.summarize read a capture instead of a file."""
+
+    @contextlib.contextmanager
+    def opened(*_: object) -> Iterator[tuple[object, LiveSource]]:
+        yield None, capture.source
+
+    monkeypatch.setattr(netprobe.summary, "open_capture", opened)
+    monkeypatch.setattr(netprobe.summary, "complaints", lambda *_: [])
+    monkeypatch.setattr(netprobe.summary, "check_path", lambda *_: None)
+    worker = threading.Thread(target=lambda: found.append(netprobe.summarize("live", **settings)))
+    worker.start()
+    return worker
 
 
 def without_time(value: object) -> object:

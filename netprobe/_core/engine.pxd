@@ -181,6 +181,7 @@ cdef class Engine:
     cdef void dns_datagram(self, Shard *s, Packet *p) noexcept nogil
     cdef void flush(self, Shard *s) noexcept nogil
     cdef void work(self, Shard *s) noexcept nogil
+    cdef int may_wait(self, uint64_t seq) noexcept nogil
     cdef void lock(self) noexcept nogil
     cdef void changed(self) noexcept nogil
     cdef void wait(self) noexcept nogil

@@ -578,7 +578,7 @@ cdef class Engine:
             ahead = &self.slots[self.next_frame % SLOTS]
             # Framing is the one serial part: keep it going. Who frames a batch decodes it too, while it is in its cache.
             if (not self.framing and not self.ended and not self.stopping and ahead.state == SLOT_FREE
-                    and (self.next_frame < seq + self.ahead or slot.state != SLOT_DECODED)):
+                    and (self.next_frame < seq + self.ahead or slot.state != SLOT_DECODED) and self.may_wait(seq)):
                 self.framing = 1
                 pthread_mutex_unlock(&self.mutex)
                 ahead.rotate = 0
@@ -618,6 +618,10 @@ cdef class Engine:
             else:
                 self.wait()
         pthread_mutex_unlock(&self.mutex)
+
+    cdef int may_wait(self, uint64_t seq) noexcept nogil:
+        """May a worker that is at this batch wait for packets? Not while another one decodes it, and so holds its block."""
+        return self.ahead or seq >= self.next_frame or (<LiveSource>self.reader).prompt()
 
     cdef void assign(self, Slot *slot) noexcept nogil:
         """Sort the packets of a batch by shard, their order kept."""

@@ -41,5 +41,7 @@ cdef class LiveSource(PacketSource):
     cdef int link_state(self) noexcept nogil
     cdef void heard(self) noexcept nogil
     cdef void look(self) noexcept nogil
+    cdef int prompt(self) noexcept nogil
+    cdef int at_hand(self) noexcept nogil
     cdef int next_inside(self, Batch *b) noexcept nogil
     cdef void shut(self) noexcept nogil

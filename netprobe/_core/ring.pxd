@@ -67,6 +67,7 @@ cdef class Ring(LiveSource):
     cdef int fail(self, int step) noexcept nogil
     cdef void count(self) noexcept nogil
     cdef void leave(self) noexcept nogil
+    cdef int at_hand(self) noexcept nogil
     cdef int ready(self) noexcept nogil
     cdef int filled(self) noexcept nogil
     cdef int take(self) noexcept nogil

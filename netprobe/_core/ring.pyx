@@ -527,6 +527,9 @@ cdef class Ring(LiveSource):
                 if self.wait(-1, HOLD_MS) == 2:
                     return 0
 
+    cdef int at_hand(self) noexcept nogil:
+        return self.left or (self.map != NULL and self.ready())
+
     cdef int ready(self) noexcept nogil:
         """Is the next block there? Not if it came round and is still held."""
         cdef Block *block = &self.map.blocks[self.at]
