@@ -26,6 +26,7 @@ from netprobe._core.live import LiveSource
 from netprobe.errors import InputError
 from netprobe.inputs.interfaces import Netlink
 from netprobe.inputs.live import (
+    SOURCES,
     Fanout,
     LiveCapture,
     interface_hosts,
@@ -94,10 +95,11 @@ def test_drops_add_up_when_nobody_reads(captures: Path) -> None:
 
 
 @pytest.mark.tool("tcpreplay")
-def test_what_is_left_in_the_ring_at_the_end_is_counted(captures: Path) -> None:
+@pytest.mark.parametrize("source", SOURCES)
+def test_what_is_left_in_the_ring_at_the_end_is_counted(source: str, captures: Path) -> None:
     with netns.pair() as (sender, receiver):
         with receiver.inside():
-            capture = open_live(receiver.iface, ring_mb=1, timeout_ms=20)
+            capture = open_live(receiver.iface, source=source, ring_mb=1, timeout_ms=20)
         sent = sender.replay(captures / "demo.pcap", "--loop=40")
         netns.settled(capture.drops)
         read = len(capture.source.read())
