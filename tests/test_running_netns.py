@@ -290,6 +290,22 @@ def test_an_interface_that_is_switched_off_and_on(captures: Path, caplog: pytest
 
 
 @pytest.mark.parametrize("source", ["af_packet", "libpcap"])
+def test_a_short_outage_is_logged(source: str, caplog: pytest.LogCaptureFixture) -> None:
+    """One that is over before anybody looks again, which may be once a second."""
+    caplog.set_level(logging.WARNING, "netprobe.input")
+    with netns.pair() as (_, receiver), running(receiver, handlers_of("net"), pcap_source=source) as stream:
+
+        def said(number: int) -> bool:
+            return len(caplog.messages) >= number and stream.interface_up
+
+        for number in range(1, 4):
+            receiver.ip("link", "set", receiver.iface, "down")
+            receiver.ip("link", "set", receiver.iface, "up")
+            netns.until(lambda number=number: said(number), "a line about it")
+            assert stream.running
+
+
+@pytest.mark.parametrize("source", ["af_packet", "libpcap"])
 def test_an_interface_on_a_busy_wire_is_up_again_or_renamed(
     source: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -27,6 +27,7 @@ cdef class LiveSource(PacketSource):
     cdef readonly uint32_t snaplen
     cdef readonly int linktype   # LINKTYPE_*; -1: not known (gone, or `any`)
     cdef uint32_t state_         # STATE_*, atomic
+    cdef readonly uint32_t outages     # how often it was up no longer, also for a moment
     cdef uint32_t inside         # atomic: somebody is in next_batch or tears down
     cdef uint32_t closing        # atomic
     cdef int event               # eventfd

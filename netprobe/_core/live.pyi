@@ -9,6 +9,7 @@ class LiveSource(PacketSource):
     snaplen: int
     linktype: int
     ifindex: int  # 0: all
+    outages: int  # how often it went down or away, also for a moment
     @property
     def state(self) -> Literal["up", "down", "gone"]:
         """down: the interface is there; gone: it is not. Reading goes on by itself when it comes back."""

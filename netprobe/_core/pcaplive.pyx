@@ -164,6 +164,7 @@ cdef class PcapSource(LiveSource):
         cdef uint32_t n = 0
         cdef Block *block
         cdef RawPacket *raw
+        cdef int up
         self.collect()
         if self.reader is None:
             return 0
@@ -171,7 +172,11 @@ cdef class PcapSource(LiveSource):
             with self.using:
                 data, meta = self.reader.next_batch(BATCH_PACKETS)
         except Exception:
-            self.look()              # it went down, or away; the reader goes on when it is only down
+            # it went down, or away; the reader goes on when it is only down
+            up = np_load(&self.state_) == STATE_UP
+            self.look()
+            if up and np_load(&self.state_) == STATE_UP:
+                self.outages += 1    # for a moment
             return 0
         records = <uint32_t>(PyBytes_GET_SIZE(meta) // RECORD)
         if records == 0:
@@ -220,6 +225,8 @@ cdef class PcapSource(LiveSource):
             state = self.link_state()
             if state == STATE_GONE and np_load(&self.state_) != STATE_GONE:
                 self.next_try = clock_ms() + LAST_MS
+            if state != STATE_UP and np_load(&self.state_) == STATE_UP:
+                self.outages += 1
             np_store(&self.state_, <uint32_t>state)
             # the last packets are still to come, when the kernel hands over the block that it has begun
             if state == STATE_GONE and clock_ms() >= self.next_try:

@@ -425,6 +425,8 @@ cdef class Ring(LiveSource):
             return
         getsockopt(self.map.fd, SOL_SOCKET, SO_ERROR, &value, &size)
         state = self.link_state()
+        if np_load(&self.state_) == STATE_UP and (state != STATE_UP or value == ENETDOWN):
+            self.outages += 1
         np_store(&self.state_, <uint32_t>state)
         if state == STATE_GONE:
             self.next_try = clock_ms() + 3 * self.retire_ms

@@ -28,7 +28,8 @@ class Opened:
 
     ``kind``: ``af_packet``, ``libpcap``, ``mock``, or ``unknown`` for a file. ``hosts``: the networks of the
     interface at present. ``drops``: the capture's running totals. ``called``: the interface's name as of the
-    last look at them. ``warnings``: after the end, what was wrong with a file.
+    last look at them. ``outages``: how often it went down or away. ``warnings``: after the end, what was
+    wrong with a file.
     """
 
     source: PacketSource
@@ -39,6 +40,7 @@ class Opened:
     drops: Callable[[], Mapping[str, int]] | None = None
     state: Callable[[], str] | None = None
     called: Callable[[], str] | None = None
+    outages: Callable[[], int] | None = None
     warnings: Callable[[], list[str]] | None = None
     closing: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -116,5 +118,6 @@ def _live(iface: str, source: str, expression: str, ring_mb: int | None) -> Open
         drops=capture.drops,
         state=lambda: str(capture.state),
         called=lambda: capture.called,
+        outages=lambda: capture.source.outages,
         closing=closing,
     )

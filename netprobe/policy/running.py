@@ -288,6 +288,7 @@ class InputStream:
         """Once a second: drops, the interface and its networks, copies that nobody needs any more."""
         state = "up"
         called = self.iface
+        outages = 0
         while not self._stop.wait(TICK_SECONDS):
             self._read_drops()
             for one in list(self._sets):
@@ -296,9 +297,13 @@ class InputStream:
                 opened = self._opened
                 now = opened.state() if opened is not None and opened.state is not None else state
                 name = opened.called() if opened is not None and opened.called is not None else called
+                count = opened.outages() if opened is not None and opened.outages is not None else outages
             if now != state:
                 LOG.warning("input %s: interface %s is %s", self.name, self.iface, now)
                 state = now
+            elif count != outages and now == "up":
+                LOG.warning("input %s: interface %s was not up for a moment", self.name, self.iface)
+            outages = count
             if name != called:
                 LOG.warning("input %s: interface %s is called %s now", self.name, called, name)
                 called = name
