@@ -74,9 +74,9 @@ def live(
         config["host_spec"] = spec
     stream = InputStream("live", "pcap", config, {})
     stream.attach(watched)
-    stream.start()
     interrupted = False
     try:
+        stream.start()
         interrupted = _wait(stream, seconds, stop or threading.Event())
     except KeyboardInterrupt:
         interrupted = True

@@ -601,6 +601,21 @@ def test_live_until_told() -> None:
     assert netprobe.live("x", seconds=60, source="mock", stop=stop).interrupted
 
 
+def test_a_live_run_that_cannot_start_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "input-tick":
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    before = threading.active_count()
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(InputError, match="raise the limit on threads"):
+        netprobe.live("x", seconds=60, source="mock")
+    assert threading.active_count() == before
+
+
 def test_live_says_what_is_wrong() -> None:
     with pytest.raises(InputError, match="nope0"):
         netprobe.live("nope0")
