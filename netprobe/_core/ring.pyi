@@ -29,6 +29,9 @@ class Ring(LiveSource):
         """LINKTYPE_ of the interface at present, -1 when there is none."""
     @property
     def where(self) -> str: ...
+    @property
+    def held(self) -> int:
+        """Blocks that readers have, and have not given back to the kernel yet."""
     def counters(self) -> dict[str, int]:
         """received, dropped, freezes, delivered, filtered, outgoing, lost: packets, and times the ring
         was full.

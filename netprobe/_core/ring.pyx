@@ -223,6 +223,18 @@ cdef class Ring(LiveSource):
             "lost": np_get64(&self.lost),
         }
 
+    @property
+    def held(self):
+        """Blocks that readers have, and have not given back to the kernel yet."""
+        cdef uint32_t refs = 1
+        with nogil:
+            while np_swap(&self.guard, 1):
+                pass
+            if self.map != NULL:
+                refs = np_load(&self.map.refs)
+            np_store(&self.guard, 0)
+        return refs - 1
+
     # ------------------------------------------------------------------ opening
 
     cdef int fail(self, int step) noexcept nogil:
