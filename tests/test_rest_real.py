@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 import threading
 import time
@@ -186,7 +187,9 @@ def test_prometheus_pages(manager: Manager, style: str, log: Log) -> None:
         assert {"resources_cpu_usage", "resources_memory_bytes", resources} <= names
         agent = requests.get(made.url + "/metrics/agent", timeout=20).text
         assert "netprobe_input_packets_total{" in agent
-        assert 'netprobe_policy_losses_total{policy="default",stage="transactions_evicted"} 0' in agent
+        for stage in ("transactions_evicted", "fragments_expired"):
+            assert f'netprobe_policy_losses_total{{policy="default",stage="{stage}"}} 0' in agent
+        assert 'stage="cut_by_snaplen"' not in "".join(re.findall("netprobe_policy_losses_total.*", agent))
         assert "-resources" not in "".join(line for line in agent.splitlines() if "losses" in line)
 
 

@@ -68,9 +68,9 @@ INPUT_NUMBERS: dict[str, tuple[str, str, float, str]] = {
     ),
     "cpu_seconds": ("netprobe_input_cpu_seconds_total", "counter", 1, "Processor time of the capture thread"),
 }
-# stages that all policies of an input share
-OF_THE_INPUT = ("fragments_", "cut_")
-POLICY_LOSSES = "What a policy's handlers have lost above L3, by stage"
+# the stage that all policies of an input share
+OF_THE_INPUT = "cut_by_snaplen"
+POLICY_LOSSES = "What a policy has lost while it put packets together and counted them, by stage"
 
 
 class Health:
@@ -184,7 +184,8 @@ def _losses(policy: PolicyFace) -> Counter[str]:
         losses = getattr(part.handlers, "losses", None)
         if losses is not None:
             found.update(losses())
-    return Counter({stage: count for stage, count in found.items() if not stage.startswith(OF_THE_INPUT)})
+    del found[OF_THE_INPUT]
+    return found
 
 
 def _input(out: _Writer, name: str, source: Any) -> None:
@@ -196,7 +197,7 @@ def _input(out: _Writer, name: str, source: Any) -> None:
         if key[0] == "losses" or key[0] == "malformed":
             family = f"netprobe_input_{key[0]}_total"
             text = {
-                "losses": "Packets and parts of them that were lost, by stage",
+                "losses": "Packets and parts of them that were lost, by stage, of all policies together",
                 "malformed": "Packets that could not be decoded, by cause",
             }[key[0]]
             label = "stage" if key[0] == "losses" else "cause"
