@@ -18,6 +18,7 @@ import pytest
 
 import netprobe
 from netprobe.handlers.config import parse_handlers
+from netprobe.inputs.live import LiveCapture
 from netprobe.metrics import render_json
 from netprobe.policy.running import HandlerSet, InputStream
 
@@ -120,6 +121,29 @@ def test_live_equals_file(captures: Path, name: str, source: str) -> None:
     assert untimed(seen) == untimed(want.to_dict()["1m"])
     assert stats["bytes"] == want.stats["wire_bytes"]
     assert sum(stats["losses"][key] for key in ("os_drops", "if_drops")) == 0
+
+
+def test_nobody_waits_for_a_kernel_that_takes_its_time(
+    captures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the interface itself has lost can only be known when nobody else changes interfaces."""
+    asked, go_on = threading.Event(), threading.Event()
+
+    def ask(_: LiveCapture) -> None:
+        asked.set()
+        assert go_on.wait(netns.DEADLINE)
+
+    handlers, late = handlers_of("pcap"), handlers_of("net,pcap")
+    monkeypatch.setattr(LiveCapture, "ask", ask)
+    with netns.pair() as (sender, receiver), running(receiver, handlers) as stream:
+        assert asked.wait(netns.DEADLINE)
+        stream.attach(late)
+        sent = sender.replay(captures / "demo.pcap")
+        netns.until(lambda: stream.stats()["packets"] == sent, "all packets")
+        assert document(handlers)["pcap"]["if_drops"] == 0
+        stream.detach(late)
+        assert not go_on.is_set()
+        go_on.set()
 
 
 def test_live_equals_file_at_full_speed(mix: Path) -> None:

@@ -122,24 +122,33 @@ class LiveCapture:
         """down: switched off; gone: vanished. Capture goes on by itself when it is back."""
         return self.source.state
 
-    def drops(self) -> dict[str, int]:
+    def drops(self, *, ask: bool = True) -> dict[str, int]:
         """Packets since the start, by what became of them.
 
         received: handed to the reader, or about to be. os_drops: the kernel had no room. if_drops: the
         network card or its driver had none. ring_losses: handed over, but never read. received + os_drops
-        passed the filter.
+        passed the filter. ask: without it if_drops are those of the last time.
         """
+        if ask:
+            self.ask()
         counters = self.source.counters()
-        now = self._if_now()
-        # an interface that came back counts from zero
-        self._if_drops += now - self._if_last if now >= self._if_last else now
-        self._if_last = now
         return {
             "received": counters["received"],
             "os_drops": counters["dropped"],
             "if_drops": self._if_drops,
             "ring_losses": counters["lost"],
         }
+
+    def ask(self) -> None:
+        """Ask the kernel what the interface itself has lost, and for its name.
+
+        That may take seconds, namely until whoever sets up or takes down interfaces somewhere else on the
+        machine is done: not for somebody who is waited for.
+        """
+        now = self._if_now()
+        # an interface that came back counts from zero
+        self._if_drops += now - self._if_last if now >= self._if_last else now
+        self._if_last = now
 
     def hosts(self) -> list[str]:
         """The networks of the interface, as :func:`interface_hosts` tells them, also under another name."""

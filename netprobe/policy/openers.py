@@ -27,9 +27,9 @@ class Opened:
     """A source that can be read.
 
     ``kind``: ``af_packet``, ``libpcap``, ``mock``, or ``unknown`` for a file. ``hosts``: the networks of the
-    interface at present. ``drops``: the capture's running totals. ``called``: the interface's name as of the
-    last look at them. ``outages``: how often it went down or away. ``warnings``: after the end, what was
-    wrong with a file.
+    interface at present. ``drops``: the capture's running totals. ``ask`` brings what they hold of the
+    interface itself up to date, and ``called``, its name; it may take seconds. ``outages``: how often it went
+    down or away. ``warnings``: after the end, what was wrong with a file.
     """
 
     source: PacketSource
@@ -38,6 +38,7 @@ class Opened:
     hosts: Callable[[], list[str]] = list
     compile_filter: Callable[[int], BpfProgram] | None = None
     drops: Callable[[], Mapping[str, int]] | None = None
+    ask: Callable[[], None] | None = None
     state: Callable[[], str] | None = None
     called: Callable[[], str] | None = None
     outages: Callable[[], int] | None = None
@@ -115,7 +116,8 @@ def _live(iface: str, source: str, expression: str, ring_mb: int | None) -> Open
         source,
         iface=name,
         hosts=capture.hosts,
-        drops=capture.drops,
+        drops=lambda: capture.drops(ask=False),
+        ask=capture.ask,
         state=lambda: str(capture.state),
         called=lambda: capture.called,
         outages=lambda: capture.source.outages,

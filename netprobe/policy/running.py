@@ -137,6 +137,7 @@ class InputStream:
             for thread in (self._thread, self._ticker):
                 if thread is not None:
                     thread.join()
+            self._ask()
             self._read_drops()
             with self._drops_lock:
                 opened, self._opened = self._opened, None
@@ -290,6 +291,7 @@ class InputStream:
         called = self.iface
         outages = 0
         while not self._stop.wait(TICK_SECONDS):
+            self._ask()
             self._read_drops()
             for one in list(self._sets):
                 one.forget()
@@ -311,6 +313,13 @@ class InputStream:
             if state == "up" and opened is not None:
                 with contextlib.suppress(NetprobeError, OSError):
                     self._use_hosts(opened.hosts(), opened.iface)
+
+    def _ask(self) -> None:
+        """Have the capture ask the kernel, which takes its time: nobody else waits for that."""
+        with self._drops_lock:
+            opened = self._opened
+        if opened is not None and opened.ask is not None:
+            opened.ask()
 
     def _read_drops(self) -> None:
         """Tell the pcap handlers what the capture has lost so far."""
