@@ -318,6 +318,17 @@ def test_an_answer_that_drips_has_an_end(push: Any, caplog: Any, start: bytes) -
         assert until(lambda: pusher.failed_attempts)
 
 
+def test_pushing_goes_on_without_a_second_thread(
+    receiver: Receiver, push: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(_: threading.Timer) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Timer, "start", none_left)
+    pusher = push(demo_manager(), receiver.port, interval=0.05)
+    assert until(lambda: pusher.delivered >= 2)
+
+
 @pytest.mark.parametrize("status", [400, 302])
 def test_refused_requests_are_lost_and_counted(
     receiver: Receiver, push: Any, caplog: Any, status: int

@@ -246,7 +246,9 @@ class OtlpPusher:
                 )
             timer = threading.Timer(self._timeout * WHOLE, _break, (connection.sock, late))
             timer.daemon = True
-            timer.start()
+            # without a thread for it an attempt has no such bound; the pushing must not end
+            with contextlib.suppress(RuntimeError):
+                timer.start()
             if isinstance(connection.sock, ssl.SSLSocket):
                 connection.sock.do_handshake()
             headers = {"Content-Type": CONTENT_TYPE, "User-Agent": "netprobe"}
